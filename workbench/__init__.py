@@ -1,0 +1,48 @@
+"""The compression workbench: make a transformer smaller and faster, and see what it costs.
+
+Public names are loaded when they are first used, so `import workbench` stays light. Every plug-in class is a public
+name too (`workbench.StaticInt8`, `workbench.OpenVINO`), whether it lies in this package or in another one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+#: Public name -> module that defines it.
+_PUBLIC = {
+    "Choice": "workbench.recipe",
+    "Open": "workbench.recipe",
+    "Range": "workbench.recipe",
+    "Recipe": "workbench.recipe",
+    "Space": "workbench.recipe",
+    "Draft": "workbench.draft",
+    "Estimate": "workbench.measure.estimate",
+    "Measurement": "workbench.measure.measurement",
+    "Machine": "workbench.measure.machine",
+    "Trial": "workbench.trial",
+    "Goal": "workbench.tuning.goal",
+    "Artifact": "workbench.compress",
+    "compress": "workbench.compress",
+    "Study": "workbench.study",
+    "WorkbenchError": "workbench.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name[:1].isupper():
+        from workbench.registry import classes
+
+        if name in classes():
+            return classes()[name]
+    raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    from workbench.registry import classes
+
+    return sorted({*_PUBLIC, *classes(), "__version__"})

@@ -1,0 +1,143 @@
+"""The contract of a backend, a runtime that executes a model, and the padding that all of them share.
+
+`lower` writes a draft into a folder, `load` reads that folder in a fresh process without the original model. What
+really took effect is read from the lowered model (`Effect`), never from the recipe.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from workbench.draft import Batch, Draft, Example, ModelFacts
+from workbench.errors import Refused
+from workbench.knobs import Knobbed, knob
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What the lowered model really does.
+
+    `precision`: share of the linear layers' MACs by precision kind (`fp32`, `bf16`, `int8`), adding to 1;
+    `nodes`: number of nodes by type; `layers`: precision by layer name where the runtime tells;
+    `parameters`: stored numbers.
+    """
+
+    precision: dict[str, float]
+    nodes: dict[str, int] = field(default_factory=dict)
+    layers: dict[str, str] = field(default_factory=dict)
+    parameters: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the trial's `in_effect`."""
+        return asdict(self)
+
+
+class Runner(ABC):
+    """A loaded model. Calling it takes `Batch` (int64 arrays of shape (batch, sequence)) and returns logits,
+    float32 of shape (batch, classes)."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch) -> np.ndarray: ...
+
+    @abstractmethod
+    def effect(self) -> Effect:
+        """What took effect, read from the loaded model."""
+
+    def close(self) -> None:  # noqa: B027 - most runtimes need nothing
+        """Free the runtime's threads and memory."""
+
+
+class Backend(Knobbed):
+    """One runtime with its knobs.
+
+    Class variables: `name`; `title`, as people write it; `realises`, precision kinds it can lower;
+    `unable`, the reason by precision kind it cannot lower, with what to do instead;
+    `install`, the line that installs it; `from_onnx`, whether it can start from an ONNX file.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    realises: ClassVar[frozenset[str]]
+    unable: ClassVar[dict[str, str]] = {}
+    install: ClassVar[str] = ""
+    from_onnx: ClassVar[bool] = False
+
+    threads: int = knob(0, low=0, high=1024, help="intra-op threads; 0 = every core this process may use")
+    batch: int = knob(1, low=1, high=4096, search=(1, 8, 32), help="examples per call", unit="examples")
+    sequence: int = knob(
+        128, low=2, high=8192, search=(64, 128), help="longest sequence; longer ones are cut", unit="tokens"
+    )
+    padding: str = knob(
+        "batch",
+        choices=("batch", "fixed", "buckets"),
+        help="pad to the longest of the batch, to `sequence`, or to the next power of two",
+    )
+
+    @classmethod
+    @abstractmethod
+    def available(cls) -> str | None:
+        """None, or the reason why this machine cannot run it, with the line that installs it."""
+
+    def refuses(self, kinds: frozenset[str], facts: ModelFacts) -> str | None:
+        """None, or the reason why it cannot realise these precision kinds for this model."""
+        if not facts.has_module and not self.from_onnx:
+            return f"{self.title} runs PyTorch modules, and this task is an ONNX file; use onnxruntime or openvino"
+        for kind in sorted(kinds - self.realises):
+            return self.unable.get(kind, f"{self.title} cannot run {kind}")
+        return None
+
+    @abstractmethod
+    def lower(self, draft: Draft, folder: Path) -> None:
+        """Write the draft into `folder`, self-contained, no pickle. Raises `Refused` for what it cannot realise."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> Runner:
+        """A runner from a folder that `lower` wrote with equal knobs."""
+
+    def batches(self, examples: Sequence[Example], pad: dict[str, int]) -> Iterator[Batch]:
+        """`examples` in order as padded batches under this backend's `batch`, `sequence` and `padding` knobs.
+
+        The last batch may be smaller, except with fixed shapes, where a backend fills and cuts it itself.
+        """
+        for start in range(0, len(examples), self.batch):
+            chunk = examples[start : start + self.batch]
+            yield collate(chunk, self.length(chunk), pad)
+
+    def length(self, examples: Sequence[Example]) -> int:
+        """The padded length of one batch of `examples` under the padding policy."""
+        longest = max(len(next(iter(example.values()))) for example in examples)
+        if self.padding == "fixed":
+            return self.sequence
+        if self.padding == "buckets":
+            return next((size for size in self.buckets() if size >= longest), self.sequence)
+        return min(longest, self.sequence)
+
+    def buckets(self) -> list[int]:
+        """Padded lengths under the `buckets` policy: 16, 32, 64 … up to `sequence`."""
+        sizes = [size for size in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096) if size < self.sequence]
+        return [*sizes, self.sequence]
+
+
+def collate(examples: Sequence[Example], length: int, pad: dict[str, int]) -> Batch:
+    """Arrays of shape (len(examples), length): each example cut or padded on the right with `pad[input]`."""
+    batch: Batch = {}
+    for name in examples[0]:
+        array = np.full((len(examples), length), pad.get(name, 0), dtype=np.int64)
+        for row, example in enumerate(examples):
+            tokens = example[name][:length]
+            array[row, : len(tokens)] = tokens
+        batch[name] = array
+    return batch
+
+
+def require_module(draft: Draft, backend: Backend) -> Any:
+    """The draft's module, or `Refused` where there is none."""
+    if draft.module is None:
+        raise Refused(backend.refuses(draft.plan.kinds(), draft.facts) or f"{backend.title} needs a PyTorch module")
+    return draft.module

@@ -1,0 +1,144 @@
+"""The model while it is being compressed, and what is known of it before the work starts.
+
+Techniques write here, backends read here; so a technique never knows a runtime and a runtime never knows a technique.
+A technique changes the *module* (pruning, dropped layers) or only the *precision plan* (BF16, INT8), which the backend
+realises when it lowers the draft.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from workbench.errors import UnknownName
+
+#: How a layer's weights and activations can be held. `int8_dynamic`: activation ranges found at run time;
+#: `int8_static`: ranges fixed by calibration.
+PRECISIONS = ("fp32", "bf16", "fp16", "int8_dynamic", "int8_static")
+
+#: One tokenized example: input name -> list of integers, all of one length, not padded.
+Example = Mapping[str, list[int]]
+#: Model inputs: input name -> int64 array of shape (batch, sequence).
+Batch = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How one layer is to be held, and how its ranges are found."""
+
+    kind: str = "fp32"
+    per_channel: bool = True
+    calibration: str = "minmax"
+    percentile: float = 99.99
+    samples: int = 300
+
+    def __post_init__(self) -> None:
+        if self.kind not in PRECISIONS:
+            raise ValueError(f"{self.kind!r} is not one of {PRECISIONS}")
+
+
+@dataclass
+class Plan:
+    """The precision of every layer: `base` for all that is not named, `layers` for the rest."""
+
+    base: str = "fp32"
+    layers: dict[str, Precision] = field(default_factory=dict)
+
+    def kinds(self) -> frozenset[str]:
+        """Every precision that occurs, the base among them."""
+        return frozenset({self.base, *(precision.kind for precision in self.layers.values())})
+
+    def of(self, kind: str) -> list[str]:
+        """Names of the layers held in `kind`, in the model's order."""
+        return [name for name, precision in self.layers.items() if precision.kind == kind]
+
+    def quantization(self) -> Precision | None:
+        """The settings of the INT8 layers (they share one), or None where nothing is quantized."""
+        quantized = [p for p in self.layers.values() if p.kind.startswith("int8")]
+        return quantized[0] if quantized else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, for an artifact's provenance."""
+        return {"base": self.base, "layers": {name: asdict(p) for name, p in self.layers.items()}}
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model without loading its weights; techniques and backends refuse on these.
+
+    `layers` are the quantizable layers (`nn.Linear` and the like) in order, `blocks` counts the transformer layers,
+    `block_path` is the attribute that holds them ('' where none was found).
+    """
+
+    architecture: str
+    has_module: bool = True
+    layers: tuple[str, ...] = ()
+    blocks: int = 0
+    block_path: str = ""
+    parameters: int = 0
+    onnx: bool = False
+
+
+class DraftData(Protocol):
+    """The data that a technique or a backend may look at while it compresses."""
+
+    def calibration(self, samples: int) -> list[Example]:
+        """The first `samples` tokenized training examples (of a seeded shuffle), for ranges; raises `DataError`
+        where there are none."""
+        ...
+
+
+@dataclass
+class Draft:
+    """The model on its way through a recipe.
+
+    `module` is None for a task that starts from an ONNX file (`onnx` is its path then). `inputs` names the model's
+    inputs in order. `kept` are layer names left in the base precision and untouched by pruning. `hf` says that the
+    module is a `PreTrainedModel`, whose `config` describes it fully.
+    """
+
+    facts: ModelFacts
+    data: DraftData
+    inputs: tuple[str, ...]
+    pad: dict[str, int]
+    labels: tuple[str, ...]
+    module: Any = None
+    onnx: Path | None = None
+    plan: Plan = field(default_factory=Plan)
+    kept: frozenset[str] = frozenset()
+    notes: list[str] = field(default_factory=list)
+    factory: str | None = None
+
+    def quantizable(self) -> list[str]:
+        """The layers that may be quantized or pruned now: those of the module as it stands, less the kept ones."""
+        if self.module is None:
+            return [name for name in self.facts.layers if name not in self.kept]
+        from workbench.measure.layers import quantizable
+
+        return [name for name in quantizable(self.module) if name not in self.kept]
+
+
+def resolve_keep(patterns: Iterable[str], layers: Iterable[str]) -> frozenset[str]:
+    """The layers that `patterns` (shell wildcards over whole names, or a name's last part) leave alone.
+
+    Raises `UnknownName`, with near names, for a pattern that matches nothing.
+    """
+    names = list(layers)
+    kept: set[str] = set()
+    for pattern in patterns:
+        hits = [n for n in names if fnmatch.fnmatchcase(n, pattern) or n.split(".")[-1] == pattern]
+        if not hits:
+            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3)
+            raise UnknownName(
+                f"keep = {pattern!r} matches no layer of this model.",
+                allowed="a layer's name, its last part, or a pattern such as 'classifier' or '*.layer.0.*'",
+                do=f"near names: {', '.join(near or names[:3]) or 'the model has no quantizable layer'}",
+            )
+        kept.update(hits)
+    return frozenset(kept)

@@ -1,0 +1,1 @@
+"""Loading: models and data from folders, files, memory and the hub, with clear refusals."""

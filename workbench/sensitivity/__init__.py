@@ -1,0 +1,1 @@
+"""Sensitivity: how much each layer hurts. The probes are in `probes/`."""

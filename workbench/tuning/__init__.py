@@ -1,0 +1,1 @@
+"""Tuning: what is wanted (`goal.py`) and in which order to look for it (`strategies/`)."""

@@ -1,0 +1,1 @@
+"""Widgets: thin adapters over one plain function each."""
