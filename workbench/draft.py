@@ -73,7 +73,8 @@ class ModelFacts:
     """What is known of a model without loading its weights; techniques and backends refuse on these.
 
     `layers` are the quantizable layers (`nn.Linear` and the like) in order, `blocks` counts the transformer layers,
-    `block_path` is the attribute that holds them ('' where none was found).
+    `block_path` is the attribute that holds them ('' where none was found). `baseline` names the backend of the
+    uncompressed model ('' for PyTorch eager, or ONNX Runtime where there is no module).
     """
 
     architecture: str
@@ -82,7 +83,7 @@ class ModelFacts:
     blocks: int = 0
     block_path: str = ""
     parameters: int = 0
-    onnx: bool = False
+    baseline: str = ""
 
 
 class DraftData(Protocol):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, dataclass_transform
 
@@ -119,7 +120,7 @@ def knob(
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(knob,))
-class Knobbed:
+class Knobbed(ABC):
     """Base of every plug-in with knobs: frozen, hashable, keyword-only, JSON and `repr` round-trip."""
 
     name: ClassVar[str]

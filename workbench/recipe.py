@@ -241,6 +241,13 @@ class Space:
         opened = {k: _cast(b, "backends", k, point[f"backend{i}.{k}"]) for k in b.opened()}
         return Recipe(*steps, backend=plugin("backends", b.name, **b.fixed(), **opened), keep=self.keep)
 
+    def workload(self) -> Backend:
+        """A backend that stands for the first one's workload; open knobs are at their lowest or first value."""
+        first = self.backends[0]
+        opened = {k: d.values[0] if isinstance(d, Choice) else d.low for k, d in first.opened().items()}
+        backend: Backend = plugin("backends", first.name, **first.fixed(), **opened)
+        return backend
+
     def recipes(self) -> Iterator[Recipe]:
         """Every recipe of the grid once: fewest techniques first, so that a small budget sees each one alone."""
         seen: set[str] = set()

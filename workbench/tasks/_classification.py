@@ -125,12 +125,15 @@ class Classification(Task):
             facts=self.facts(),
             data=CalibrationData(self),
             inputs=self.inputs(),
-            pad=source.encoder().pad(self.inputs()),
+            pad=self.pad(),
             labels=self.labels,
             module=source.load(),
             onnx=source.onnx,
             factory=source.factory,
         )
+
+    def pad(self) -> dict[str, int]:
+        return self.source().encoder().pad(self.inputs())
 
     def save_tokenizer(self, folder: Path) -> None:
         self.source().encoder().save(folder)

@@ -7,6 +7,7 @@ live objects.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from workbench.draft import Draft, Example, ModelFacts
+from workbench.errors import UserError
+from workbench.measure.accuracy import metric
+from workbench.registry import find, unknown
 
 #: Splits by what they are for. `select`: every trial is measured on it; `report`: the front is measured again on it
 #: (absent where there is no further labelled data); `calibration`: training data that techniques may look at.
@@ -64,6 +68,10 @@ class Task(ABC):
         """A fresh draft: the module in FP32 and eval mode (or the ONNX file), with the calibration data."""
 
     @abstractmethod
+    def pad(self) -> dict[str, int]:
+        """The number that pads each of the model's inputs."""
+
+    @abstractmethod
     def save_tokenizer(self, folder: Path) -> None:
         """Write what is needed to tokenize text into `folder`."""
 
@@ -94,3 +102,33 @@ class Task(ABC):
         probabilities = shifted / shifted.sum(axis=1, keepdims=True)
         chosen = logits.argmax(axis=1)
         return chosen, probabilities[np.arange(len(chosen)), chosen]
+
+
+def task_from_json(data: dict[str, Any]) -> Task:
+    """The task that `to_json` described, of whatever kind."""
+    kind: type[Task] = find("tasks", data["name"])
+    return kind.from_json(data)
+
+
+def make_task(model: Any = "demo", data: Any = None, *, kind: str | None = None, **options: Any) -> Task:
+    """A task from a model (`demo`, a folder, an ONNX file, a hub id, a module) and its data.
+
+    `kind` names the task's plug-in (`text_classification` unless `model` is `demo`); `options` are its fields, such as
+    `text=`, `label=`, `metric=`, `reserve=`, `revision=`. Raises `UnknownName` and what the task raises.
+    """
+    if model == "demo" and data is None:
+        kind = kind or "demo"
+    chosen: type[Task] = find("tasks", kind or "text_classification")
+    if "metric" in options:
+        metric(options["metric"])
+    fields = {f.name for f in dataclasses.fields(chosen) if f.init}  # type: ignore[arg-type]
+    for name in options:
+        if name not in fields:
+            raise unknown(f"option of the {chosen.name} task", name, fields)
+    if kind == "demo":
+        return chosen(**options)
+    if data is None:
+        raise UserError(
+            "A model needs data.", allowed="a file, a folder, a hub dataset id or a Dataset", do="give data=…"
+        )
+    return chosen(model=model, data=data, **options)  # type: ignore[call-arg]

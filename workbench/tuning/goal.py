@@ -48,6 +48,13 @@ class Goal:
         drop = measurement.drop.value if measurement.drop else 0.0
         return drop <= self.allowed_drop(baseline) + 1e-12
 
+    def cost(self, measurement: Measurement) -> float:
+        """What is minimised: p50 relative to the baseline's, MB on disk, or MB of peak memory."""
+        if self.minimise == "latency":
+            return 1 / measurement.speedup.value if measurement.speedup else 1.0
+        value = measurement.size_mb if self.minimise == "size" else measurement.peak_mb
+        return float("inf") if value is None else value
+
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)

@@ -1,0 +1,399 @@
+"""The study: a task, a store and its trials. The one object that most people touch.
+
+It reads the store and steers the runner, and never compresses, evaluates or times anything itself. Closing the
+notebook changes nothing; `Study(folder)` shows the study as it stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.compress import Artifact
+from workbench.errors import StoreError, TrialError, UserError
+from workbench.recipe import Recipe, Space, plugin
+from workbench.running.owner import Owner
+from workbench.running.store import Store
+from workbench.running.sweep import Sweep
+from workbench.table import row_of
+from workbench.tasks.base import Task, make_task, task_from_json
+from workbench.trial import Trial
+from workbench.tuning.front import front
+from workbench.tuning.goal import Goal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Status", "Study", "make_task", "studies"]
+
+#: How long `stop` waits for the runner to end the running trial, in seconds.
+STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is happening: `state` is idle, running, stopping, interrupted (the runner died) or failed.
+
+    `trial`, `title`, `stage` and `progress` (0 … 1) are of the running trial; `done` counts this sweep's finished
+    trials, `planned` the most it may run; `seconds` since it began; `best` is the trial that meets the goal best.
+    """
+
+    state: str
+    message: str = ""
+    trial: int | None = None
+    title: str = ""
+    stage: str = ""
+    progress: float = 0.0
+    done: int = 0
+    planned: int | None = None
+    seconds: float = 0.0
+    best: int | None = None
+
+
+class Study:
+    """`Study("runs/demo", make_task("demo"))` opens or creates; `Study("runs/demo")` opens.
+
+    Raises `StoreError` for a store that cannot be used, and `UserError` where `task` is another one than the study's.
+    """
+
+    def __init__(self, folder: str | Path, task: Task | None = None, *, store: str | None = None) -> None:
+        self.folder = Path(folder).expanduser().absolute()
+        self._url = store or _remembered_url(self.folder)
+        self._store = Store(self.folder, self._url, create=task is not None)
+        if store:
+            (self.folder / "store.url").write_text(store, encoding="utf-8")
+        known = self._store.get("task")
+        if known is None and task is None:
+            raise StoreError(f"The study in {self.folder} has no task.", do="open it with a task: Study(folder, task)")
+        if known is None and task is not None:
+            self._store.set("task", task.to_json())
+            self._store.set("created", time.time())
+        elif task is not None and task.to_json() != known:
+            raise UserError(
+                f"The study in {self.folder} is of another task.",
+                allowed=f"its own: {_short(known)}",
+                do="name another study folder for this model and these data",
+            )
+        self._task = task
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def task(self) -> Task:
+        """Model, data and metric."""
+        if self._task is None:
+            self._task = task_from_json(self._store.get("task"))
+        return self._task
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every trial in order of its number, as it stands now."""
+        return self._store.trials()
+
+    @property
+    def baseline(self) -> Trial | None:
+        """Trial 0, the uncompressed model; None before it was started."""
+        trials = self.trials
+        return trials[0] if trials else None
+
+    @property
+    def goal(self) -> Goal | None:
+        """The goal of the latest sweep."""
+        known = self._store.get("sweep")
+        return Goal(**known["goal"]) if known else None
+
+    @property
+    def prepared(self) -> dict[str, Any]:
+        """Sizes, labels, metric and description of the task, once a runner has prepared it; empty before."""
+        return self._store.get("prepared") or {}
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the numbers should know, such as that selection and report used the same examples."""
+        return list(self.prepared.get("describe", {}).get("notes", []))
+
+    def refused(self) -> list[dict[str, Any]]:
+        """Recipes that were refused before any work: `recipe`, `title`, `reason`."""
+        return [v for k, v in self._store.attributes().items() if k.startswith("refused:") and v]
+
+    # --- seeing -----------------------------------------------------------------------------------------------
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One plain row per trial, as `workbench front --all --json` prints it."""
+        return [row_of(trial, self.code(trial)) for trial in self.trials]
+
+    def frame(self) -> pd.DataFrame:
+        """One row per trial; estimates are split into `name`, `name_low`, `name_high`."""
+        from workbench.table import frame_of
+
+        return frame_of([(trial, self.code(trial)) for trial in self.trials])
+
+    def front(self) -> list[int]:
+        """Numbers of the trials that nothing beats in both accuracy and speed, smallest drop first."""
+        return front(self.trials)
+
+    def best(self, goal: Goal | None = None) -> Trial:
+        """The trial that meets the goal and minimises what it says; the baseline where nothing else does.
+
+        Raises `TrialError` before the baseline has been measured.
+        """
+        goal = goal or self.goal or Goal()
+        trials = [t for t in self.trials if t.measurement is not None]
+        if not trials or trials[0].measurement is None:
+            raise TrialError("Nothing has been measured yet.", do="run a sweep first: study.tune(space)")
+        base = trials[0].measurement.accuracy.value
+        passing = [t for t in trials if t.measurement and goal.met(t.measurement, base)]
+        return min(passing or trials[:1], key=lambda t: goal.cost(t.measurement))  # type: ignore[arg-type]
+
+    def code(self, trial: Trial) -> str:
+        """The line of Python that runs this trial's recipe in this study."""
+        return f"Study({str(self.folder)!r}).run({trial.recipe!r})"
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `workbench sweep --json` and `workbench front --all --json` print."""
+        trials = self.trials
+        base = trials[0] if trials else None
+        return {
+            "study": str(self.folder),
+            "task": self._store.get("task"),
+            "machine": base.measurement.machine if base and base.measurement else {},
+            "baseline": base.number if base else None,
+            "front": front(trials),
+            "trials": [row_of(trial, self.code(trial)) for trial in trials],
+            "refused": self.refused(),
+            "notes": self.notes,
+        }
+
+    # --- steering ---------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        space: Space,
+        strategy: str = "grid",
+        goal: Goal | None = None,
+        *,
+        seed: int = 0,
+        trial_seconds: float = 1800.0,
+        timing_seconds: float = 6.0,
+    ) -> None:
+        """Have a runner search `space` in the background; returns at once.
+
+        Raises `UserError` where a sweep of this study is running already, or nothing of the space can be built.
+        """
+        if self.status().state in ("running", "stopping"):
+            raise UserError("A sweep of this study is running already.", do="stop it first, or wait for its end")
+        if next(space.recipes(), None) is None:
+            raise UserError("This space holds no recipe that is free of contradiction.", do="make techniques optional")
+        limits = {"trial_seconds": trial_seconds, "timing_seconds": timing_seconds}
+        sweep = Sweep.new(space, plugin("strategies", strategy, seed=seed), goal or Goal(), **limits)
+        self._store.set("sweep", sweep.to_json())
+        self._spawn()
+
+    def tune(self, space: Space, strategy: str = "grid", goal: Goal | None = None, **options: Any) -> Trial:
+        """`start`, then wait for the end; gives the best trial. Raises `TrialError` where the sweep failed."""
+        self.start(space, strategy, goal, **options)
+        self.wait()
+        return self.best()
+
+    def run(self, recipe: Recipe) -> Trial:
+        """Measure one recipe and give its trial; one that the study holds already is not run twice.
+
+        Raises `Refused` (before any work) and `TrialError` with the reason where it failed.
+        """
+        found = self._store.find(recipe)
+        if found is None or not found.finished:
+            self._store.set(f"queue:{uuid.uuid4().hex[:12]}", {"recipe": recipe.to_json()})
+            if self.status().state not in ("running", "stopping"):
+                self._spawn()
+            self.wait(lambda: (t := self._store.find(recipe)) is not None and t.finished)
+            found = self._store.find(recipe)
+        if found is None:
+            raise TrialError(f"{recipe.title} was not run: {self._refusal(recipe)}")
+        if found.measurement is None:
+            raise TrialError(
+                f"Trial {found.number} failed: {found.error}", do="see its `details`, or study.again(number)"
+            )
+        return found
+
+    def again(self, number: int) -> None:
+        """Queue a failed trial's recipe once more, as a new trial."""
+        self._trial(number)
+        self._store.again(number)
+        if self.status().state not in ("running", "stopping"):
+            self._spawn()
+
+    def resume(self) -> None:
+        """Go on with the latest sweep where it stood; nothing finished is run again."""
+        known = self._store.get("sweep")
+        if not known:
+            raise UserError("This study has no sweep to resume.", do="start one: study.start(space)")
+        if self.status().state in ("running", "stopping"):
+            return
+        self._store.set("stop", None)
+        self._store.set("sweep", {**known, "state": "running", "message": ""})
+        self._spawn()
+
+    def stop(self, *, wait: bool = True) -> None:
+        """End the running trial at once (it is put back, not lost) and the sweep with it; a no-op when idle."""
+        owners = self._runners()
+        known = self._store.get("sweep")
+        if known:
+            self._store.set("stop", known["id"])
+        for owner in owners:
+            if owner.alive() and owner.host == Owner.me().host:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(owner.pid, signal.SIGTERM)
+        end = time.time() + STOP_SECONDS
+        while wait and owners and self._runners() and time.time() < end:
+            time.sleep(0.05)
+
+    def status(self) -> Status:
+        """What is happening now."""
+        attributes = self._store.attributes()
+        known, runners = attributes.get("sweep"), self._runners(attributes)
+        trials = self.trials
+        state, message = _state(known, runners, attributes)
+        row = next((v for k, v in attributes.items() if k.startswith("runner:") and v), {}) if runners else {}
+        running = next((t for t in trials if t.state == "running"), None) if runners else None
+        mine = [t for t in trials if known and t.meta.get("sweep") == known["id"]]
+        measured = bool(trials) and trials[0].measurement is not None
+        return Status(
+            state=state,
+            message=message or row.get("message", ""),
+            trial=running.number if running else None,
+            title=running.recipe.title if running else "",
+            stage=running.stage if running else row.get("phase", ""),
+            progress=running.progress if running else row.get("progress", 0.0),
+            done=sum(t.finished for t in mine),
+            planned=known["goal"]["trials"] if known else None,
+            seconds=time.time() - known["created"] if known and runners else sum(t.seconds for t in mine),
+            best=self.best().number if measured else None,
+        )
+
+    def wait(self, until: Callable[[], bool] | None = None, *, tick: Callable[[Status], None] | None = None) -> None:
+        """Block until the runner is done (or `until` says so); `tick` is called about twice a second.
+
+        Raises `TrialError` where the sweep failed as a whole.
+        """
+        while True:
+            status = self.status()
+            if tick:
+                tick(status)
+            if status.state == "failed":
+                raise TrialError(f"The sweep failed: {status.message}", do=f"see the logs in {self.folder / 'logs'}")
+            if (until and until()) or status.state not in ("running", "stopping"):
+                return
+            time.sleep(0.5)
+
+    def export(self, number: int, folder: str | Path) -> Path:
+        """Write trial `number` as a folder that runs without this package; see `workbench.export`."""
+        from importlib import import_module
+
+        # `export` stands a floor above; this is a convenience that most people look for here.
+        return Path(import_module("workbench.export").export(self, number, folder))
+
+    def artifact(self, number: int) -> Artifact:
+        """The lowered model of trial `number`; raises `TrialError` where it has none."""
+        trial = self._trial(number)
+        folder = self.folder / "artifacts" / trial.recipe.id
+        if trial.measurement is None or not folder.exists():
+            raise TrialError(
+                f"Trial {number} left no model: {trial.error or trial.state}.", do="choose a complete trial"
+            )
+        return Artifact.open(folder)
+
+    def delete(self) -> None:
+        """Stop the sweep and remove the study's folder with everything in it."""
+        self.stop()
+        if not (self.folder / "study.db").exists() and not (self.folder / "store.url").exists():
+            raise StoreError(f"{self.folder} is no study.", do="name a folder that `workbench runs list` shows")
+        shutil.rmtree(self.folder)
+
+    # --- plumbing ---------------------------------------------------------------------------------------------
+
+    def _trial(self, number: int) -> Trial:
+        for trial in self.trials:
+            if trial.number == number:
+                return trial
+        raise UserError(f"This study has no trial {number}.", allowed=f"0 … {len(self.trials) - 1}")
+
+    def _refusal(self, recipe: Recipe) -> str:
+        row = self._store.get(f"refused:{recipe.id}")
+        return row["reason"] if row else self.status().message or "the runner ended first; see the logs folder"
+
+    def _runners(self, attributes: dict[str, Any] | None = None) -> list[Owner]:
+        attributes = attributes if attributes is not None else self._store.attributes()
+        rows = [v for k, v in attributes.items() if k.startswith("runner:") and v]
+        owners = [Owner.from_json(row["owner"]) for row in rows]
+        return [o for o in owners if o.alive(attributes.get(f"heartbeat:{o.id}"))]
+
+    def _spawn(self) -> None:
+        """Start a runner in a session of its own, and wait until it has said so or has died."""
+        self._store.set("stop", None)
+        before = {owner.id for owner in self._runners()}
+        log = self.folder / "logs" / "runner.log"
+        log.parent.mkdir(exist_ok=True)
+        command = [
+            sys.executable,
+            "-m",
+            "workbench.running.runner",
+            str(self.folder),
+            *([self._url] if self._url else []),
+        ]
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        _REAPED.append(process)
+        end = time.time() + 60
+        while time.time() < end and process.poll() is None:
+            if {owner.id for owner in self._runners()} - before:
+                return
+            time.sleep(0.05)
+        if process.poll():
+            tail = log.read_text(encoding="utf-8", errors="replace")[-1500:]
+            raise TrialError(f"The runner could not start: {tail}", do=f"see {log}")
+
+
+#: Runners started from this process: polled now and then, so that an ended one does not stay as a zombie.
+_REAPED: list[subprocess.Popen] = []
+
+
+def studies(root: str | Path = "runs") -> Iterator[Path]:
+    """Folders below `root` (and `root` itself) that hold a study, the newest first."""
+    base = Path(root).expanduser()
+    marks = [*base.glob("study.db"), *base.glob("*/study.db"), *base.glob("store.url"), *base.glob("*/store.url")]
+    yield from sorted({m.parent for m in marks}, key=lambda f: -f.stat().st_mtime)
+
+
+def _state(known: dict[str, Any] | None, runners: list[Owner], attributes: dict[str, Any]) -> tuple[str, str]:
+    if runners:
+        stopping = bool(known and attributes.get("stop") == known["id"])
+        return ("stopping" if stopping else "running"), ""
+    if known and known["state"] == "running":
+        return "interrupted", "the runner is gone; resume goes on where it stood"
+    if known and known["state"] == "failed":
+        return "failed", known["message"]
+    return "idle", known["message"] if known else ""
+
+
+def _remembered_url(folder: Path) -> str | None:
+    path = folder / "store.url"
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+
+def _short(task: dict[str, Any]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in task.items() if k in ("name", "model", "data"))
