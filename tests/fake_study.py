@@ -6,6 +6,9 @@ For tests of what shows a study (figures, report, widgets). It measures nothing 
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 
@@ -82,3 +85,51 @@ def _row(number, techniques, backend, state, accuracy, lost, gained, speedup, ha
         "report_accuracy": math.nan,
         "report_drop": math.nan,
     }
+
+
+class FakeStudy:
+    """`workbench.study.Study` without its store: the first `count` trials of `TRIALS`, and what surrounds them."""
+
+    def __init__(self, folder: str | Path = "fake", count: int | None = None, evil: str = "", goal: Any = None) -> None:
+        from workbench.tuning.goal import Goal
+
+        self.folder, self.name = Path(folder), Path(folder).name + evil
+        self.count, self.evil, self.goal = count, evil, goal or Goal(max_drop=0.01)
+        self.notes = ["Selection and report used the same examples." + evil]
+        self.task = SimpleNamespace(
+            describe=lambda: {"model": "no model, made-up numbers" + evil, "labels": ["-", "+"]}
+        )
+        self.calls: list[tuple] = []
+
+    def frame(self) -> pd.DataFrame:
+        return fake_frame(self.count, self.evil)
+
+    def front(self) -> list[int]:
+        from workbench.plots.front import pareto_data
+
+        return list(pareto_data(self.frame()).front)
+
+    @property
+    def baseline(self) -> Any:
+        from workbench.measure.estimate import proportion
+        from workbench.measure.measurement import Measurement
+
+        if self.count == 0:
+            return None
+        machine, conditions = {"cpu": "no machine" + self.evil, "cores": 2}, {"batch": 1, "sequence": 128}
+        measured = Measurement(
+            proportion(784, EXAMPLES), "accuracy", correct=784, machine=machine, conditions=conditions
+        )
+        return SimpleNamespace(number=0, measurement=measured)
+
+    def best(self, goal: Any = None) -> Any:
+        from workbench.errors import UserError
+
+        frame = self.frame()
+        if frame.empty:
+            raise UserError("No trial has been measured yet.")
+        good = frame[frame["drop"] <= (goal or self.goal).allowed_drop(0.8991)]
+        return SimpleNamespace(number=int(good.loc[good["speedup"].idxmax(), "number"]))
+
+    def refused(self) -> list[dict[str, Any]]:
+        return [{"title": "dynamic_int8 · openvino" + self.evil, "reason": "OpenVINO has no dynamic INT8" + self.evil}]
