@@ -42,16 +42,20 @@ def tensors(file: Path) -> dict[str, dict[str, Any]]:
 
 def check_memory(files: Sequence[Path], where: str) -> None:
     """Raise `ResourceError` where the weights, as float32, do not fit beside what already runs."""
-    import psutil
-
     numbers = sum(math.prod(entry["shape"]) for file in files for entry in tensors(file).values())
     # Once as float32, and once more while they are read.
-    needed = 4 * numbers + sum(file.stat().st_size for file in files)
+    check_room(4 * numbers + sum(file.stat().st_size for file in files), where)
+
+
+def check_room(needed: int, where: str) -> None:
+    """Raise `ResourceError` where `needed` bytes are more than the machine has available now."""
+    import psutil
+
     free = psutil.virtual_memory().available
     if needed > free:
         raise ResourceError(
-            f"Not enough memory for {where}: loading its {numbers / 1e6:.0f} M parameters takes "
-            f"{needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free.",
+            f"Not enough memory for {where}: loading it takes {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB "
+            "are available.",
             do="close other programs or kernels, use a machine with more memory, or choose a smaller model",
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +132,48 @@ def _unreadable(folder: Path, error: Exception) -> ModelError:
         allowed="files that AutoTokenizer.from_pretrained reads without code from the hub",
         do="save it again with tokenizer.save_pretrained(folder)",
     )
+
+
+class CollateEncoder(Encoder):
+    """A function of the user's, which takes a list with one text (or one pair of them) and returns a mapping from
+    input name to integers of shape (1, sequence)."""
+
+    def __init__(self, name: str, function: Callable[[list[Any]], Mapping[str, Any]]) -> None:
+        self.name, self._function = name, function
+        self._names: tuple[str, ...] = ()
+
+    def names(self) -> tuple[str, ...]:
+        if not self._names:
+            try:
+                self._names = tuple(self._one(("a",)))
+            except ModelError:
+                self._names = tuple(self._one(("a", "b")))
+        return self._names
+
+    def encode(self, texts: Texts, inputs: Sequence[str], sequence: int) -> list[Example]:
+        rows = [self._one(text) for text in texts]
+        return [{name: row[name][:sequence] for name in inputs} for row in rows]
+
+    def pad(self, inputs: Sequence[str]) -> dict[str, int]:
+        # A function may say what fills its inputs up: collate.pad = {"input_ids": 1}.
+        return {name: int(getattr(self._function, "pad", {}).get(name, 0)) for name in inputs}
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "collate.json").write_text(json.dumps({"collate": self.name}), encoding="utf-8")
+
+    def tokens(self, example: Example) -> list[str]:
+        return [str(number) for number in next(iter(example.values()))]
+
+    def _one(self, text: tuple[str, ...]) -> dict[str, list[int]]:
+        try:
+            output = self._function([text[0] if len(text) == 1 else text])
+            rows = {str(name): [int(number) for number in values[0]] for name, values in output.items()}
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            raise ModelError(
+                f"{self.name} cannot collate {text!r}: {error!r}",
+                allowed="a function from a list of one text to {input name: integers of shape (1, sequence)}",
+            ) from error
+        if not rows or len({len(row) for row in rows.values()}) != 1:
+            raise ModelError(f"{self.name} gave inputs of different lengths for {text!r}.", allowed="equal lengths")
+        return rows
