@@ -20,8 +20,11 @@ from workbench.backends.base import Backend, Effect, Runner
 from workbench.draft import Draft, ModelFacts, Precision
 from workbench.errors import DataError
 from workbench.knobs import knob
+from workbench.recipe import Space
 from workbench.tasks.base import Task
 from workbench.techniques.base import Technique
+from workbench.tuning.goal import Goal
+from workbench.tuning.strategies.base import Search, Strategy
 
 ENTRY_POINTS = """\
 [workbench.tasks]
@@ -31,6 +34,8 @@ spoil = fakes:Spoil
 trouble = fakes:Trouble
 [workbench.backends]
 fake = fakes:Fake
+[workbench.strategies]
+in_order = fakes:InOrder
 """
 
 LABELS = np.arange(40) % 2
@@ -126,6 +131,15 @@ class Trouble(Technique):
                 os.kill(os.getpid(), signal.SIGSEGV)
         draft.plan.layers["layer.0"] = Precision("fp16")
         return draft
+
+
+class InOrder(Strategy):
+    """The recipes of the space, one after the other."""
+
+    name = "in_order"
+
+    def search(self, space: Space, goal: Goal) -> Search:
+        yield from space.recipes()
 
 
 class Fake(Backend):

@@ -16,7 +16,7 @@ from workbench.tuning.goal import Goal
 
 pytestmark = pytest.mark.usefixtures("fake_plugins")
 
-QUICK = {"timing_seconds": 0.05}
+QUICK = {"strategy": "in_order", "timing_seconds": 0.05}
 
 
 def spoils(*counts: int, wait: float = 0.0) -> Space:

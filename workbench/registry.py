@@ -69,6 +69,28 @@ def find(family: str, name: str) -> type:
     return known[name]
 
 
+def describe(family: str) -> list[dict[str, Any]]:
+    """One plain row per plug-in: name, group, summary, source, knobs, whether it is available or the reason why not."""
+    rows = []
+    for name, member in members(family).items():
+        available = getattr(member, "available", None)
+        reason = available() if available else None
+        knobs = member.knobs() if hasattr(member, "knobs") else {}
+        rows.append(
+            {
+                "name": name,
+                "title": getattr(member, "title", name),
+                "group": getattr(member, "group", None),
+                "summary": (inspect.getdoc(member) or "").split("\n\n")[0].replace("\n", " "),
+                "source": getattr(member, "source", ""),
+                "knobs": {knob: declared.to_json() for knob, declared in knobs.items()},
+                "available": reason is None,
+                "reason": reason,
+            }
+        )
+    return rows
+
+
 def classes() -> dict[str, type]:
     """Every plug-in class by its Python name, as `repr` of a recipe uses it (`StaticInt8`, `OpenVINO` …)."""
     return {member.__name__: member for family in FAMILIES for member in members(family).values()}
@@ -96,9 +118,9 @@ def _in_folder(package: str, contract: type) -> Iterator[type]:
 
 def _defined_in(module: Any, contract: type) -> Iterator[type]:
     for value in vars(module).values():
-        if inspect.isclass(value) and issubclass(value, contract) and value.__module__ == module.__name__:
-            if not inspect.isabstract(value):
-                yield value
+        defined_here = inspect.isclass(value) and issubclass(value, contract) and value.__module__ == module.__name__
+        if defined_here and not inspect.isabstract(value):
+            yield value
 
 
 def _in_entry_points(family: str, contract: type) -> Iterator[type]:
@@ -106,7 +128,7 @@ def _in_entry_points(family: str, contract: type) -> Iterator[type]:
         member = point.load()
         if not (inspect.isclass(member) and issubclass(member, contract)):
             raise WorkbenchError(
-                f"The entry point {point.name!r} of group {point.group!r} gives {member!r}, which is no {contract.__name__}.",
+                f"Entry point {point.name!r} of {point.group!r} gives {member!r}, which is no {contract.__name__}.",
                 do=f"make it a subclass of {contract.__module__}.{contract.__name__} or uninstall its package",
             )
         yield member

@@ -257,7 +257,7 @@ class Study:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(owner.pid, signal.SIGTERM)
         end = time.time() + STOP_SECONDS
-        while wait and owners and self._runners() and time.time() < end:
+        while wait and any(owner.alive() for owner in owners) and time.time() < end:
             time.sleep(0.05)
 
     def status(self) -> Status:

@@ -28,7 +28,7 @@ from workbench.measure.footprint import compressed_mb, size_mb
 from workbench.measure.machine import Machine, load_average
 from workbench.measure.measurement import Measurement
 from workbench.measure.outcomes import Outcomes
-from workbench.measure.timing import Plan, Timing, band, paired
+from workbench.measure.timing import Schedule, Timing, band, paired
 from workbench.recipe import Recipe, plugin
 from workbench.tasks.base import Task
 
@@ -142,9 +142,9 @@ class Bench:
         plain = [collate(chunk, reference.backend.length(chunk), self._pad) for chunk in chunks]
         padded = [collate(chunk, backend.length(chunk), self._pad) for chunk in chunks]
         own = {id(theirs): mine for theirs, mine in zip(plain, padded, strict=True)}
-        at_length = paired(runner, baseline, fixed, plan=Plan(seconds=self.seconds, min_blocks=12))
+        at_length = paired(runner, baseline, fixed, schedule=Schedule(seconds=self.seconds))
         over_lengths = paired(
-            lambda batch: runner(own[id(batch)]), baseline, plain, plan=Plan(seconds=self.seconds / 2, min_blocks=12)
+            lambda batch: runner(own[id(batch)]), baseline, plain, schedule=Schedule(seconds=self.seconds / 2)
         )
         return at_length, over_lengths
 

@@ -82,7 +82,7 @@ class Store:
         found = self._storage.get_study_user_attrs(self._study).get("format", FORMAT)
         if found > FORMAT:
             raise StoreError(
-                f"The study in {self.folder} was written by a newer workbench (format {found}, this one reads {FORMAT}).",
+                f"The study in {self.folder} was written by a newer workbench (format {found} > {FORMAT}).",
                 do="upgrade: pip install --upgrade compression-workbench; nothing was changed",
             )
 
