@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -246,10 +249,16 @@ def test_damaged_outcomes(damage: str) -> None:
         Outcomes.from_json(data)
 
 
-def test_a_longer_claim_is_not_decompressed() -> None:
-    data = outcomes(1000, 2, 0.9, 1).to_json() | {"n": 10}
-    with pytest.raises(DataError, match="not 10 of them"):
-        Outcomes.from_json(data)
+def test_no_more_is_decompressed_than_was_promised() -> None:
+    bomb = base64.b64encode(zlib.compress(bytes(30_000_000))).decode()
+    data = outcomes(10, 2, 0.9, 1).to_json() | {"labels": bomb, "confidences": None}
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="not 10 of them"):
+            Outcomes.from_json(data)
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_outcomes_do_not_change() -> None:

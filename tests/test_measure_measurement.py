@@ -98,6 +98,8 @@ def test_another_format(version: int, age: str) -> None:
 
 def test_damaged() -> None:
     data = full().to_json()
+    with pytest.raises(StoreError, match=r"missing \[\], unknown \['flops'\]"):
+        Measurement.from_json(data | {"flops": 1})
     del data["macs"]
     with pytest.raises(StoreError, match=r"missing \['macs'\], unknown \['flops'\]"):
         Measurement.from_json(data | {"flops": 1})

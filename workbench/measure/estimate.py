@@ -1,15 +1,15 @@
 """A number that says how sure it is: value, 95 % interval, samples, unit.
 
-Proportions use Wilson's score interval (Wilson 1927), everything else the percentile bootstrap (Efron 1979), for
-series with its circular block form (Politis & Romano 1992). Scores and drops are fractions (unit "fraction"),
-speed-ups are ratios (unit "×"), times are in "ms"; `in_points` gives a fraction as percentage points.
+Proportions use Wilson's score interval (Wilson 1927), everything else the percentile bootstrap (Efron 1979). Scores
+and drops are fractions (unit "fraction"), speed-ups are ratios (unit "×"), times are in "ms"; `in_points` gives a
+fraction as percentage points.
 Left out: other confidence levels, one-sided intervals, BCa.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -114,18 +114,21 @@ def bootstrap(
     *,
     unit: str = "",
     resamples: int = 2000,
-    run: int = 1,
     seed: int = 0,
 ) -> Estimate:
     """`statistic` of `values` (n,) with a percentile bootstrap interval, the same for the same `seed`.
 
-    `statistic` reduces the last axis, such as `lambda a: np.median(a, axis=-1)`. `run` > 1 draws runs of that many
-    neighbours (circular block bootstrap), for a series whose neighbours are alike. Raises `DataError` for no values.
+    `statistic` reduces the last axis, such as `lambda a: np.median(a, axis=-1)`. Raises `DataError` for no values.
     """
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 1 or data.size == 0:
         raise DataError(f"A bootstrap needs a list of at least one number, not an array of shape {data.shape}.")
-    drawn = [np.asarray(statistic(data[index])) for index in _indices(data.size, resamples, run, seed)]
+    random = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // data.size)
+    drawn = []
+    for done in range(0, resamples, rows):
+        index = random.integers(0, data.size, size=(min(rows, resamples - done), data.size))
+        drawn.append(np.asarray(statistic(data[index])))
     return with_percentiles(float(statistic(data)), np.concatenate(drawn), data.size, unit)
 
 
@@ -140,17 +143,6 @@ def scaled(estimate: Estimate, factor: float, unit: str | None = None) -> Estima
     low, high = sorted((estimate.low * factor, estimate.high * factor))
     named = estimate.unit if unit is None else unit
     return replace(estimate, value=estimate.value * factor, low=low, high=high, unit=named)
-
-
-def _indices(n: int, resamples: int, run: int, seed: int) -> Iterator[np.ndarray]:
-    """Indices of the resamples, shape (some, n), in chunks that together have `resamples` rows."""
-    random = np.random.default_rng(seed)
-    run = min(run, n)
-    runs = math.ceil(n / run)
-    rows = max(1, _CHUNK // n)
-    for done in range(0, resamples, rows):
-        starts = random.integers(0, n, size=(min(rows, resamples - done), runs, 1))
-        yield ((starts + np.arange(run)) % n).reshape(len(starts), -1)[:, :n]
 
 
 def _magnitude(number: float) -> int:
