@@ -49,7 +49,7 @@ class FakeTask(Task):
     metric = "accuracy"
     labels = ("no", "yes")
 
-    def __init__(self, report: bool = False, broken: str = "") -> None:
+    def __init__(self, report: bool = False, broken: str = "", metric: str = "accuracy", sequence: int = 128) -> None:
         self.report, self.broken = report, broken
 
     def prepare(self, progress: Any = None) -> None:

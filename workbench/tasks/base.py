@@ -7,7 +7,7 @@ live objects.
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -116,16 +116,16 @@ def make_task(model: Any = "demo", data: Any = None, *, kind: str | None = None,
     `kind` names the task's plug-in (`text_classification` unless `model` is `demo`); `options` are its fields, such as
     `text=`, `label=`, `metric=`, `reserve=`, `revision=`. Raises `UnknownName` and what the task raises.
     """
-    if model == "demo" and data is None:
-        kind = kind or "demo"
-    chosen: type[Task] = find("tasks", kind or "text_classification")
+    if kind is None:
+        kind = "demo" if model == "demo" and data is None else "text_classification"
+    chosen: type[Task] = find("tasks", kind)
     if "metric" in options:
         metric(options["metric"])
-    fields = {f.name for f in dataclasses.fields(chosen) if f.init}  # type: ignore[arg-type]
+    known = [name for name in inspect.signature(chosen).parameters if name not in ("model", "data")]
     for name in options:
-        if name not in fields:
-            raise unknown(f"option of the {chosen.name} task", name, fields)
-    if kind == "demo":
+        if name not in known:
+            raise unknown(f"option of the {chosen.name} task", name, known)
+    if "data" not in inspect.signature(chosen).parameters:
         return chosen(**options)
     if data is None:
         raise UserError(
