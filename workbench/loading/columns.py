@@ -43,8 +43,6 @@ LABELS = (
     "score",
     "emotion",
 )
-#: A column with more different values than this is not a label.
-_MOST_CLASSES = 1000
 
 
 class Columns(NamedTuple):
@@ -119,15 +117,13 @@ def _guess_text(table: Table, label: str | None) -> tuple[str, ...]:
 
 
 def _headless(table: Table) -> bool:
-    """Whether the first line reads like data: the name of its most repetitive column occurs below it."""
-    if len(table.columns) < 2 or not len(table):
-        return False
-    name = min(table.columns, key=lambda name: len(set(table.columns[name])))
-    return name in table.columns[name] and len(set(table.columns[name])) <= _MOST_CLASSES
+    """Whether the first line reads like data: what stands in it occurs again below, as a label does."""
+    return len(table.columns) > 1 and any(name in column for name, column in table.columns.items())
 
 
 def _without_names(table: Table) -> Columns:
-    label = min(table.columns, key=lambda name: len(set(table.columns[name])))
+    repeated = [name for name, column in table.columns.items() if column[0] in column[1:]]
+    label = min(repeated, key=lambda name: len(set(table.columns[name])))
 
     def length(name: str) -> int:
         return sum(len(value or "") for value in table.columns[name])

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -59,14 +61,15 @@ class HFFolder(Source):
 
         self.check()
         try:
-            module, info = AutoModelForSequenceClassification.from_pretrained(
-                str(self.folder),
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=self.trust_remote_code,
-                output_loading_info=True,
-            )
+            with _no_bars():
+                module, info = AutoModelForSequenceClassification.from_pretrained(
+                    str(self.folder),
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    trust_remote_code=self.trust_remote_code,
+                    output_loading_info=True,
+                )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise self._unreadable(error) from error
         if missing := sorted(info["missing_keys"]):
@@ -81,6 +84,9 @@ class HFFolder(Source):
         limits = [self.encoder().longest(), getattr(self.config, "max_position_embeddings", None)]
         known = [limit for limit in limits if isinstance(limit, int) and limit > 0]
         return min(known) if known else None
+
+    def vocabulary(self) -> int | None:
+        return getattr(self.config, "vocab_size", None)
 
     @cached_property
     def config(self) -> Any:
@@ -195,6 +201,22 @@ def refuse_pickles(folder: Path) -> None:
         )
 
 
+def refuse_file(path: Path) -> None:
+    """Raise for a single file that is no model by itself: `UnsafeModel` for a pickle, else `ModelError`."""
+    if any(path.match(pattern) for pattern in PICKLES):
+        raise UnsafeModel(
+            f"{path} is a pickle; reading it can run any code.",
+            allowed="a folder with safetensors, or an ONNX file",
+            do="if you trust where it comes from, load it in your own code and save it with "
+            "model.save_pretrained(folder), or for a plain module with safetensors.torch.save_model",
+        )
+    raise ModelError(
+        f"{path} is a file.",
+        allowed="a Hugging Face folder (config.json, model.safetensors, tokenizer files) or an ONNX file",
+        do=f"give the folder: {path.parent}",
+    )
+
+
 def conversion(model: str) -> str:
     """The command that writes a model's pickled weights as safetensors, into a new folder."""
     target = model.rstrip("/").split("/")[-1] + "-safetensors"
@@ -261,6 +283,20 @@ def first_line(error: Exception) -> str:
     """The first line of what a library said."""
     text = str(error).strip()
     return text.splitlines()[0] if text else repr(error)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Loading from a local disk draws no progress bar."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _head_parts(module: Any) -> set[str]:

@@ -56,6 +56,10 @@ class Source(ABC):
         """The longest sequence that the model can take, in tokens; None where nothing limits it."""
         return self.encoder().longest()
 
+    def vocabulary(self) -> int | None:
+        """The number of tokens that the model knows; None where it does not say."""
+        return None
+
 
 def generic(labels: tuple[str, ...]) -> bool:
     """Whether the names are the ones that transformers gives to a model without names (`LABEL_0`, `LABEL_1` …)."""

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from workbench.draft import Draft, Example, ModelFacts
-from workbench.errors import DataError
+from workbench.errors import DataError, ModelError, UserError
 from workbench.loading.folder import HFFolder
 from workbench.loading.hashing import hash_json
 from workbench.loading.source import Source
@@ -118,6 +118,28 @@ class Classification(Task):
         if "inputs" not in self._kept:
             self._kept["inputs"] = self.source().inputs()
         return self._kept["inputs"]
+
+    def check(self) -> None:
+        """Raise unless tokenizer, sequence length and model fit each other; reads the data, not the weights."""
+        source = self.source()
+        longest = source.longest()
+        if self.sequence < 2 or (longest is not None and self.sequence > longest):
+            raise UserError(
+                f"sequence = {self.sequence} does not fit the model.",
+                allowed=f"2 to {longest} tokens" if longest else "at least 2 tokens",
+                do="choose another sequence=",
+            )
+        ids = [number for example in self.encoded("select", 64) for number in example.get("input_ids", [])]
+        size = source.vocabulary()
+        if size is not None and max(ids, default=0) >= size:
+            raise ModelError(
+                f"The tokenizer gives the number {max(ids)}, and the model knows tokens 0 to {size - 1}.",
+                allowed="the tokenizer that the model was trained with",
+                do="put it into the model's folder, or name it with tokenizer=",
+            )
+
+    def pad(self) -> dict[str, int]:
+        return self.source().encoder().pad(self.inputs())
 
     def draft(self) -> Draft:
         source = self.source()
