@@ -61,7 +61,7 @@ class Knob:
         """`value` in its canonical type, or `KnobError`."""
         try:
             value = self._coerce(value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise self._refuse(name, value) from error
         out_of_range = isinstance(value, int | float) and (
             (self.low is not None and value < self.low) or (self.high is not None and value > self.high)
@@ -78,7 +78,8 @@ class Knob:
     def _coerce(self, value: Any) -> Any:
         match self.kind:
             case "choice":
-                return type(self.choices[0])(value) if isinstance(value, str | int | float) else value
+                # A command line has only text; a number must not be rounded into a choice.
+                return type(self.choices[0])(value) if isinstance(value, str) else value
             case "bool":
                 if not isinstance(value, bool):
                     raise TypeError

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.backends.base import Backend
+from workbench.dimensions import Choice, Range, draw
 from workbench.draft import ModelFacts
 from workbench.errors import RecipeError, UserError
 from workbench.knobs import Knobbed
@@ -34,9 +35,14 @@ class Recipe:
     keep: tuple[str, ...]
 
     def __init__(self, *steps: Technique, backend: Backend, keep: Iterable[str] = ()) -> None:
+        for value, contract in (*((step, Technique) for step in steps), (backend, Backend)):
+            if not isinstance(value, contract):
+                raise RecipeError(
+                    f"{value!r} is no {contract.__name__.lower()}.", allowed="plug-ins with their knobs: StaticInt8()"
+                )
         object.__setattr__(self, "steps", tuple(steps))
         object.__setattr__(self, "backend", backend)
-        object.__setattr__(self, "keep", tuple(keep))
+        object.__setattr__(self, "keep", _patterns(keep))
         problem = contradiction(self.steps)
         if problem:
             raise RecipeError(problem, do="take one of them out, or change their order")
@@ -75,12 +81,10 @@ class Recipe:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Recipe:
         """The recipe that `to_json` wrote; raises `UserError`s for what is not one."""
-        if not isinstance(data, dict) or not isinstance(data.get("backend"), dict):
-            raise UserError(
-                "This is no recipe.", allowed='{"techniques": [{"name": …}], "backend": {"name": …}, "keep": []}'
-            )
-        steps = [plugin("techniques", **row) for row in data.get("techniques", [])]
-        return cls(*steps, backend=plugin("backends", **data["backend"]), keep=data.get("keep", ()))
+        if not isinstance(data, dict) or not isinstance(data.get("techniques", []), list):
+            raise _no_recipe(data)
+        steps = [_from_row("techniques", row) for row in data.get("techniques", [])]
+        return cls(*steps, backend=_from_row("backends", data.get("backend")), keep=data.get("keep", ()))
 
     def __repr__(self) -> str:
         keep = f", keep={self.keep!r}" if self.keep else ""
@@ -93,19 +97,32 @@ def plugin(family: str, name: str, **knobs: Any) -> Any:
 
 
 def recipe_from_code(code: str) -> Recipe:
-    """The recipe that `repr` printed. Only plug-in names, keyword arguments and literals are read; nothing is run."""
+    """The recipe that `repr` printed; raises `UserError`s for what is not one.
+
+    Only plug-in names, keyword arguments and literals are read; nothing is run.
+    """
     import ast
 
     def build(node: ast.expr) -> Any:
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
             return ast.literal_eval(node)
-        known = {"Recipe": Recipe, **classes()}
-        if node.func.id not in known:
-            raise unknown("plug-in class", node.func.id, known)
         named = {k.arg: build(k.value) for k in node.keywords if k.arg}
-        return known[node.func.id](*map(build, node.args), **named)
+        if node.func.id == "Recipe":
+            return Recipe(*map(build, node.args), **named)
+        known = {name: kind for name, kind in classes().items() if issubclass(kind, Technique | Backend)}
+        if node.func.id not in known:
+            raise unknown("plug-in class", node.func.id, ["Recipe", *known])
+        if node.args:
+            raise ValueError("a plug-in's knobs are named")
+        return known[node.func.id].make(**named)
 
-    return build(ast.parse(code, mode="eval").body)
+    try:
+        recipe = build(ast.parse(code, mode="eval").body)
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise _no_recipe(code) from error
+    if not isinstance(recipe, Recipe):
+        raise _no_recipe(code)
+    return recipe
 
 
 def contradiction(steps: tuple[Technique, ...]) -> str | None:
@@ -122,44 +139,27 @@ def contradiction(steps: tuple[Technique, ...]) -> str | None:
     return None
 
 
-@dataclass(frozen=True, init=False)
-class Choice:
-    """A knob that is open: one of these values."""
-
-    values: tuple[Any, ...]
-
-    def __init__(self, *values: Any) -> None:
-        object.__setattr__(self, "values", tuple(values))
-        if not values:
-            raise UserError("An empty Choice.", allowed="at least one value")
-
-    def __repr__(self) -> str:
-        return f"Choice({', '.join(map(repr, self.values))})"
+def _from_row(family: str, row: Any) -> Any:
+    """The plug-in that `Knobbed.to_json` wrote."""
+    if not isinstance(row, dict) or not isinstance(row.get("name"), str):
+        raise _no_recipe(row)
+    return plugin(family, **row)
 
 
-@dataclass(frozen=True, repr=False)
-class Range:
-    """A knob that is open: any value from `low` to `high`; a grid takes `points` of them."""
+def _no_recipe(given: Any) -> UserError:
+    return UserError(
+        f"This is no recipe: {str(given)[:100]!r}.",
+        allowed='{"techniques": [{"name": …}], "backend": {"name": …}, "keep": []}, or Recipe(…, backend=…)',
+    )
 
-    low: float
-    high: float
-    points: int = 3
-    log: bool = False
 
-    def __post_init__(self) -> None:
-        if not self.low < self.high or self.points < 2 or (self.log and self.low <= 0):
-            raise UserError(f"{self!r} is no range.", allowed="low < high, at least 2 points, and low > 0 with log")
-
-    def grid(self) -> tuple[float, ...]:
-        """`points` values from low to high, evenly spaced (in the logarithm with `log`)."""
-        shares = [i / (self.points - 1) for i in range(self.points)]
-        if self.log:
-            return tuple(self.low * (self.high / self.low) ** share for share in shares)
-        return tuple(self.low + (self.high - self.low) * share for share in shares)
-
-    def __repr__(self) -> str:
-        rest = (f", points={self.points}" if self.points != 3 else "") + (", log=True" if self.log else "")
-        return f"Range({self.low!r}, {self.high!r}{rest})"
+def _patterns(keep: Iterable[str]) -> tuple[str, ...]:
+    """`keep` as a tuple. A lone string would fall apart into its letters."""
+    if isinstance(keep, str) or not all(isinstance(pattern, str) for pattern in keep):
+        raise RecipeError(
+            f"keep = {keep!r} is no list of patterns.", allowed='a list or tuple, such as ("classifier",)'
+        )
+    return tuple(keep)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -205,9 +205,13 @@ class Space:
         as_open.sort(key=lambda o: (find("techniques", o.name).phase, o.name))  # type: ignore[attr-defined]
         object.__setattr__(self, "steps", tuple(as_open))
         object.__setattr__(self, "backends", tuple(Open(b) if isinstance(b, str) else b for b in backends))
-        object.__setattr__(self, "keep", tuple(keep))
+        object.__setattr__(self, "keep", _patterns(keep))
         if not self.backends:
             raise UserError("A space without a backend.", allowed="at least one backend")
+        names = [s.name for s in self.steps]
+        for name in names:
+            if names.count(name) > 1:
+                raise RecipeError(f"{name} stands twice.", do=f"open its knobs instead: Open({name!r}, knob=Choice(…))")
         for family, opens in (("techniques", self.steps), ("backends", self.backends)):
             for one in opens:
                 _check(family, one)
@@ -251,8 +255,7 @@ class Space:
     def recipes(self) -> Iterator[Recipe]:
         """Every recipe of the grid once: fewest techniques first, so that a small budget sees each one alone."""
         seen: set[str] = set()
-        points = sorted(self._points(), key=lambda p: sum(p.get(s.name, True) for s in self.steps))
-        for point in points:
+        for point in self.points():
             try:
                 recipe = self.build(point)
             except RecipeError:
@@ -260,6 +263,20 @@ class Space:
             if recipe.id not in seen:
                 seen.add(recipe.id)
                 yield recipe
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Every point of the grid, fewest techniques first, one at a time; what has no say at a point is left out."""
+        flags = [(False, True) if step.optional else (True,) for step in self.steps]
+        chosen = sorted(itertools.product(*flags), key=sum)
+        for _, alike in itertools.groupby(chosen, key=sum):
+            for (i, backend), on in itertools.product(enumerate(self.backends), list(alike)):
+                steps = [step for step, wanted in zip(self.steps, on, strict=True) if wanted]
+                opened = {f"backend{i}.{k}": v for k, v in backend.opened().items()}
+                opened |= {f"{step.name}.{k}": v for step in steps for k, v in step.opened().items()}
+                optional = {step.name: step in steps for step in self.steps if step.optional}
+                grids = [d.values if isinstance(d, Choice) else d.grid() for d in opened.values()]
+                for values in itertools.product(*grids):
+                    yield {"backend": i, **optional, **dict(zip(opened, values, strict=True))}
 
     def sample(self, rng: random.Random) -> Recipe:
         """One recipe at random: each dimension on its own, drawn again while the steps contradict each other."""
@@ -288,21 +305,6 @@ class Space:
     def __repr__(self) -> str:
         keep = f", keep={self.keep!r}" if self.keep else ""
         return f"Space({''.join(f'{s!r}, ' for s in self.steps)}backends={list(self.backends)!r}{keep})"
-
-    def _points(self) -> Iterator[dict[str, Any]]:
-        dims = self.dimensions()
-        grids = [d.values if isinstance(d, Choice) else d.grid() for d in dims.values()]
-        for values in itertools.product(*grids):
-            yield dict(zip(dims, values, strict=True))
-
-
-def draw(dimension: Choice | Range, rng: random.Random) -> Any:
-    """One value of a dimension at random."""
-    if isinstance(dimension, Choice):
-        return rng.choice(dimension.values)
-    if dimension.log:
-        return dimension.low * (dimension.high / dimension.low) ** rng.random()
-    return rng.uniform(dimension.low, dimension.high)
 
 
 def _check(family: str, one: Open) -> None:
@@ -345,9 +347,10 @@ def _open_json(one: Open) -> dict[str, Any]:
 def _open_from(row: dict[str, Any]) -> Open:
     def value(raw: Any) -> Any:
         if isinstance(raw, dict) and "choice" in raw:
-            return Choice(*raw["choice"])
+            return Choice(*map(value, raw["choice"]))
         if isinstance(raw, dict):
-            return Range(*raw["range"], points=raw["points"], log=raw["log"])
+            low, high = raw["range"]
+            return Range(low, high, points=raw["points"], log=raw["log"])
         return tuple(raw) if isinstance(raw, list) else raw
 
     return Open(row["name"], optional=row["optional"], **{k: value(v) for k, v in row["knobs"].items()})
