@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,10 @@ from workbench.measure.estimate import Estimate
 if TYPE_CHECKING:
     from workbench.study import Status, Study
 
-_console = Console()
+#: A pipe has no width; a table that is folded to 80 columns reads badly in a log.
+_console = Console(width=None if sys.stdout.isatty() else 160)
+#: Progress goes to stderr, so that what is printed can be piped.
+_errors = Console(stderr=True)
 
 
 def show(thing: Any) -> None:
@@ -75,7 +79,7 @@ def progress(silent: bool) -> Iterator[Bar]:
         yield Bar(None)
         return
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
-    with Progress(*columns, console=_console, transient=True) as shown:
+    with Progress(*columns, console=_errors, transient=True) as shown:
         yield Bar(shown)
 
 

@@ -82,7 +82,7 @@ def describe(family: str) -> list[dict[str, Any]]:
                 "title": getattr(member, "title", name),
                 "group": getattr(member, "group", None),
                 "summary": (inspect.getdoc(member) or "").split("\n\n")[0].replace("\n", " "),
-                "source": getattr(member, "source", ""),
+                "source": member.__dict__.get("source") if isinstance(member.__dict__.get("source"), str) else "",
                 "knobs": {knob: declared.to_json() for knob, declared in knobs.items()},
                 "available": reason is None,
                 "reason": reason,
