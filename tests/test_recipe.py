@@ -254,7 +254,7 @@ def test_techniques_are_put_in_the_order_of_their_phases() -> None:
 
 
 def test_ranges_stay_inside_whatever_the_rounding() -> None:
-    # 0.7 * (0.9 / 0.7) ** 1.0 is more than 0.9.
+    # 0.6 * (0.7 / 0.6) is more than 0.7, and 0.3 + (0.9 - 0.3) more than 0.9.
     generator = random.Random(0)
     for low, high in itertools.combinations([0.1, 0.3, 0.35, 0.6, 0.7, 0.9, 0.99, 2.1], 2):
         for log in (False, True):
