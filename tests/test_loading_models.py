@@ -60,7 +60,7 @@ def test_a_folder_is_described_without_weights(saved: Path) -> None:
     assert facts.has_module
     assert source.labels() == LABELS
     assert source.inputs() == ("input_ids", "attention_mask", "token_type_ids")
-    assert source.longest() == 64
+    assert source.longest() == 128
     assert all(parameter.is_meta for parameter in source.meta.parameters())
 
 

@@ -46,7 +46,7 @@ def save_tokenizer(folder: Path) -> Any:
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
-        model_max_length=64,
+        model_max_length=128,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def save_model(folder: Path, labels: tuple[str, ...] = LABELS, shape: str = "ber
     """A random two-layer classifier with its tokenizer, in the Hugging Face layout."""
     from tiny_models import tiny_module
 
-    sizes = {"max_position_embeddings": 64, ("n_layers" if shape == "distilbert" else "num_hidden_layers"): 2}
+    sizes = {"max_position_embeddings": 128, ("n_layers" if shape == "distilbert" else "num_hidden_layers"): 2}
     names = dict(enumerate(labels))
     module = tiny_module(shape, **{**sizes, "id2label": names, "label2id": {v: k for k, v in names.items()}, **changes})
     module.save_pretrained(str(folder))
