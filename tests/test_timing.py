@@ -96,7 +96,8 @@ def test_abba_then_baab_on_identical_inputs() -> None:
     given = batches([5, 6, 7])
     schedule = Schedule(calls=2, warmup=0, min_blocks=2, max_blocks=2)
     paired(machine.work(0.1, "A"), machine.work(0.2, "B"), given, schedule=schedule, clock=machine)
-    warm, timed = machine.calls[:6], machine.calls[6:]
+    # The four between them find out how many calls a visit can have.
+    warm, timed = machine.calls[:6], machine.calls[10:]
     # Every distinct shape once on each side, though no warm-up call was asked for.
     assert [(name, batch["input_ids"].shape[1]) for name, batch in warm] == [(n, k) for n in "AB" for k in (5, 6, 7)]
     # Each visit: one call that is not counted, then two that are.
@@ -151,7 +152,8 @@ def test_throughput_counts_a_smaller_last_batch() -> None:
     [
         (0.0, Schedule(min_blocks=6), "narrow", 6),
         (0.5, Schedule(min_blocks=6, max_blocks=9, narrow=0.0), "blocks", 9),
-        (0.5, Schedule(min_blocks=6, seconds=0.001), "budget", 6),
+        (0.5, Schedule(min_blocks=8, seconds=1.0), "budget", 8),
+        (0.5, Schedule(min_blocks=8, seconds=0.001), "late", 6),
         (0.5, Schedule(min_blocks=6, max_blocks=500, seconds=5.0, narrow=0.0), "budget", None),
     ],
 )
@@ -162,6 +164,16 @@ def test_when_it_stops(noise: float, schedule: Schedule, stopped: str, blocks: i
     assert timing.blocks == blocks or (blocks is None and timing.blocks > 6)
     # The last block may run over, the warm-up comes on top.
     assert blocks or 5.0 <= timing.seconds <= 7.0
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(0.001, 4), (0.07, 2), (0.1, 1), (0.9, 1)])
+def test_slow_models_get_shorter_visits(seconds: float, calls: int) -> None:
+    """A block of a pair that takes 2 · seconds costs 4 · (calls + 1) · seconds; twelve of them are to fit into 12 s."""
+    machine = ScriptedMachine()
+    schedule = Schedule(seconds=12.0, min_blocks=12)
+    timing = paired(machine.work(seconds), machine.work(seconds), schedule=schedule, clock=machine)
+    assert timing.calls == timing.blocks * 2 * calls
+    assert timing.stopped == ("narrow" if seconds < 0.9 else "late")
 
 
 def test_seeded() -> None:

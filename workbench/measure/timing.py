@@ -30,6 +30,9 @@ Inputs = Mapping[str, np.ndarray]
 #: What is timed: takes one batch, or nothing where no inputs are given.
 Call = Callable[..., Any]
 
+#: Times the budget after which the least number of blocks is no longer insisted on, and the fewest that do then.
+_LATE, _FEWEST = 3, 6
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -39,7 +42,7 @@ class Timing:
     of single calls; `throughput` is the candidate's, in examples/s. `ratios` are the blocks' own speed-ups, `calls`
     the counted calls of each side, `batch` the mean number of examples a call, `seconds` the time it all took,
     warm-up included, `load` the load average before and after (None where the system has none), and `stopped`
-    why it ended: `narrow`, `budget` or `blocks`.
+    why it ended: `narrow`, `budget`, `late` (far over it) or `blocks`.
     """
 
     speedup: Estimate
@@ -75,9 +78,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to time. `calls` counted calls on each visit of a side (four visits make a block), `warmup` calls of
-    each side beforehand, at least `min_blocks`, then until the interval's half-width is below `narrow` times the
-    speed-up, `seconds` are spent (warm-up not counted), or `max_blocks` are done. `seed` is the bootstrap's.
+    """How long to time: until the interval's half-width is below `narrow` times the speed-up, `seconds` are spent
+    (warm-up not counted) or `max_blocks` are done, but at least `min_blocks`.
+
+    `calls` counted calls make a visit of one side, four visits a block; slow models get shorter visits, so that the
+    least number of blocks fits into the time. Where even that takes three times the budget, six blocks must do: the
+    fewest whose range holds the median with 95 %. `warmup` calls of each side come first. `seed` is the bootstrap's.
     """
 
     calls: int = 4
@@ -177,9 +183,9 @@ def _blocks(
     mine: list[list[float]] = []
     theirs: list[list[float]] = []
     counted: list[tuple] = []
-    end = clock() + schedule.seconds
+    begun, calls = clock(), _affordable(candidate, baseline, batches, schedule, clock)
     while True:
-        chosen = [next(turn) for _ in range(schedule.calls)]
+        chosen = [next(turn) for _ in range(calls)]
         sides: dict[bool, list[float]] = {True: [], False: []}
         outer = len(mine) % 2 == 0
         for is_candidate in (outer, not outer, not outer, outer):
@@ -187,7 +193,7 @@ def _blocks(
         mine.append(sides[True])
         theirs.append(sides[False])
         counted += chosen * 2
-        if stopped := _stop(mine, theirs, schedule, clock() >= end):
+        if stopped := _stop(mine, theirs, schedule, clock() - begun):
             return (mine, theirs), counted, stopped
 
 
@@ -202,14 +208,28 @@ def _visit(call: Call, batches: list[tuple], clock: Callable[[], float]) -> list
     return times
 
 
-def _stop(mine: list, theirs: list, schedule: Schedule, spent: bool) -> str:
-    """Why to stop after these blocks, or ''."""
+def _affordable(
+    candidate: Call, baseline: Call, batches: list[tuple], schedule: Schedule, clock: Callable[[], float]
+) -> int:
+    """Calls a visit that let the least number of blocks fit into the time, from one visit of each side."""
+    begun = clock()
+    for call in (candidate, baseline):
+        _visit(call, batches[:1], clock)
+    # Each visit made two calls here and makes `calls` + 1 later; a block is two visits of each side.
+    pair = (clock() - begun) / 2
+    most = schedule.seconds / (schedule.min_blocks * 2 * pair) - 1 if pair > 0 else schedule.calls
+    return int(min(max(most, 1), schedule.calls))
+
+
+def _stop(mine: list, theirs: list, schedule: Schedule, spent: float) -> str:
+    """Why to stop after these blocks and `spent` seconds, or ''."""
     if len(mine) < schedule.min_blocks:
-        return ""
+        late = spent >= _LATE * schedule.seconds and len(mine) >= _FEWEST
+        return "late" if late else ""
     speedup = _speedup(_ratios(np.array(mine), np.array(theirs)), schedule.seed)
     if speedup.half_width < schedule.narrow * speedup.value:
         return "narrow"
-    if spent:
+    if spent >= schedule.seconds:
         return "budget"
     return "blocks" if len(mine) >= schedule.max_blocks else ""
 
