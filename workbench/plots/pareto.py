@@ -47,6 +47,8 @@ def pareto(
             text="goal", x=1, xref="paper", y=data.goal, yanchor="bottom", xanchor="right", showarrow=False,
             font={"color": look.goal, "size": 12},
         )  # fmt: skip
+    # A live figure keeps a person's zoom until something else is asked for.
+    figure.update_layout(uirevision=f"{x} {focus}")
     if focus:
         _focus(figure, data, look)
     return figure
@@ -58,6 +60,7 @@ def _layout(data: ParetoData, look: Theme) -> dict[str, Any]:
     return {
         "xaxis": {"title": {"text": data.x_title}},
         "yaxis": {"title": {"text": data.y_title}},
+        "height": 440,
         "hovermode": "closest",
         "clickmode": "event",
         "legend": {**legend, "y": 1, "yanchor": "top", "title": {"text": "<b>Runtime</b>"}},
@@ -99,7 +102,7 @@ def _traces(data: ParetoData, look: Theme, selected: int | None) -> list[Any]:
             if group:
                 traces.append(_cloud(group, front, colours[runtime], symbols, look))
     traces += [_baseline(p, colours[p.runtime], look) for p in data.points if p.baseline]
-    traces += [_ring(p, look) for p in data.points if p.number == selected]
+    traces.append(_ring(next((p for p in data.points if p.number == selected), None), look))
     for names in sorted({p.techniques for p in data.points if not p.baseline}, key=lambda names: (len(names), names)):
         traces.append(_key(" + ".join(names) or "none (fp32)", symbols[names], look.muted, legend="legend2"))
     return traces
@@ -153,11 +156,13 @@ def _baseline(point: Point, colour: str, look: Theme) -> Any:
     )  # fmt: skip
 
 
-def _ring(point: Point, look: Theme) -> Any:
+def _ring(point: Point | None, look: Theme) -> Any:
+    """The mark of the selected trial; always there, so that a live figure can move it."""
     import plotly.graph_objects as go
 
     return go.Scatter(
-        x=[point.x], y=[point.y], mode="markers", name="selected", showlegend=False, hoverinfo="skip",
+        x=[point.x if point else None], y=[point.y if point else None], mode="markers", name="selected",
+        showlegend=False, hoverinfo="skip",
         marker={"symbol": "circle-open", "size": 26, "color": look.text, "line": {"width": 2.5}},
     )  # fmt: skip
 

@@ -1,0 +1,81 @@
+"""Looks at a study once a second from a thread of its own, and hands over what changed.
+
+Reading the store never runs in the kernel's main thread, which stays free for a person's cells; the receiver only
+assigns traits. Left out: being told by the store; SQLite has no such thing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from workbench.study import Study
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A study as it stood at one moment; `error` is why it could not be read."""
+
+    name: str
+    frame: pd.DataFrame
+    status: Any
+    goal: Any
+    refused: list[dict[str, Any]]
+    notes: list[str]
+    error: WorkbenchError | None = None
+
+
+def snapshot(study: Study) -> Snapshot:
+    """Everything that is shown of a study. Raises `StoreError` where the store cannot be read."""
+    return Snapshot(study.name, study.frame(), study.status(), study.goal, study.refused(), study.notes)
+
+
+class Watcher:
+    """Calls `show(snapshot)` about once in `seconds`, from one daemon thread, while there is a study."""
+
+    def __init__(self, show: Callable[[Snapshot], None], seconds: float = 1.0) -> None:
+        self.show, self.seconds = show, seconds
+        self.study: Study | None = None
+        self._wake, self._ended = threading.Event(), threading.Event()
+        self._one_at_a_time = threading.RLock()
+        self._thread = threading.Thread(target=self._run, name="workbench-watcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._ended.set()
+        self._wake.set()
+
+    def poke(self) -> None:
+        """Look again now."""
+        self._wake.set()
+
+    def look(self) -> None:
+        """Read and show once, in the calling thread."""
+        with self._one_at_a_time:
+            study = self.study
+            if study is None:
+                return
+            try:
+                seen = snapshot(study)
+            except WorkbenchError as error:
+                # A store that is locked for a moment is read again; until then the page says so.
+                seen = Snapshot(study.name, pd.DataFrame(), None, None, [], [], error)
+            if study is self.study:
+                self.show(seen)
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self.look()
+            self._wake.wait(self.seconds)
+            self._wake.clear()
