@@ -80,7 +80,7 @@ def fetch_dataset(name: str, revision: str | None = None, progress: Progress | N
     target = cache_dir("hub", "datasets") / slug
     if not target.is_dir():
         with tempfile.TemporaryDirectory(dir=cache_dir("hub"), prefix=".new-") as temporary:
-            _build_dataset(repo, configuration, info.sha, Path(temporary), progress)
+            _build_dataset(repo, configuration, info, Path(temporary), progress)
             settle(Path(temporary) / "parquet", target)
     pointer.write_text(json.dumps({"folder": str(target), "commit": info.sha}), encoding="utf-8")
     if progress:
@@ -108,14 +108,17 @@ def _find_dataset(name: str, revision: str | None, has_copy: bool) -> tuple[str,
     raise failure or HubError(f"{name!r} is no data set's id.", allowed="owner/name or owner/name/configuration")
 
 
-def _build_dataset(repo: str, configuration: str | None, commit: str, folder: Path, progress: Progress | None) -> None:
+def _build_dataset(repo: str, configuration: str | None, info: Any, folder: Path, progress: Progress | None) -> None:
     """Download the files of one configuration, with progress, and write each split as Parquet into folder/parquet."""
     import datasets
+    from huggingface_hub import HfApi
 
-    quiet = datasets.utils.are_progress_bars_disabled()
+    commit, quiet = info.sha, datasets.utils.are_progress_bars_disabled()
     datasets.utils.disable_progress_bars()
     try:
-        with _explained(repo, "dataset", commit):
+        with _explained(repo, "dataset", commit), _readable(repo, configuration):
+            # `datasets` would take a gated data set for one that does not exist.
+            HfApi().auth_check(repo, repo_type="dataset")
             # A commit, not a branch: with a branch `datasets` asks a second server for exported Parquet files.
             builder = datasets.load_dataset_builder(
                 repo, configuration, revision=commit, cache_dir=str(folder / "arrow")
@@ -127,18 +130,28 @@ def _build_dataset(repo: str, configuration: str | None, commit: str, folder: Pa
                 for file in split
                 if file.startswith(prefix)
             ]
-            _download(repo, commit, "dataset", [glob.escape(file) for file in files], None, progress)
+            _download(repo, commit, "dataset", [glob.escape(file) for file in files], info, progress)
             builder.download_and_prepare()
             (folder / "parquet").mkdir()
             for split, part in builder.as_dataset().items():
                 part.to_parquet(str(folder / "parquet" / f"{split}.parquet"))
-    except (RuntimeError, ValueError) as error:
-        raise _wrong_dataset(repo, configuration, error) from error
-    except datasets.exceptions.DatasetsError as error:
-        raise DataError(f"The data set {repo} cannot be read: {first_line(error)}") from error
     finally:
         if not quiet:
             datasets.utils.enable_progress_bars()
+
+
+@contextmanager
+def _readable(repo: str, configuration: str | None) -> Iterator[None]:
+    """Turn what `datasets` complains of into a `DataError`; what the hub says is left to `_explained`."""
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except HfHubHTTPError:
+        raise
+    except (DatasetsError, RuntimeError, ValueError) as error:
+        raise _wrong_dataset(repo, configuration, error) from error
 
 
 def _wrong_dataset(repo: str, configuration: str | None, error: Exception) -> DataError:
@@ -183,9 +196,8 @@ def _download(
 
     with _explained(repo, kind, revision):
         bar = _reporting(f"downloading {repo}", _bytes(info, patterns), progress)
-        path = snapshot_download(
-            repo, repo_type=kind, revision=info.sha if info else revision, allow_patterns=patterns, tqdm_class=bar
-        )
+        # By the name of the revision, not its commit: the cache must find it again by that name without the hub.
+        path = snapshot_download(repo, repo_type=kind, revision=revision, allow_patterns=patterns, tqdm_class=bar)
     if progress:
         progress(1.0, f"{repo} is here")
     return Path(path)
