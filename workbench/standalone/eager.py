@@ -1,0 +1,58 @@
+"""Build the PyTorch module in a folder from its configuration and its safetensors."""
+
+import json
+
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch.ao.nn.quantized import dynamic
+
+
+def load(folder, model, threads):
+    """A function from inputs (name -> int64 array) to logits."""
+    if threads:
+        torch.set_num_threads(threads)
+    module = build(folder, json.loads((folder / "structure.json").read_text(encoding="utf-8")))
+    tensors = load_file(str(folder / "model.safetensors"))
+    module = module.to(getattr(torch, {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[model["base"]]))
+    packed = {name: int8_linear(tensors, name) for name in model["int8"]}
+    module.load_state_dict(tensors, strict=False)
+    for name, layer in packed.items():
+        replace(module, name, layer)
+    module.eval()
+
+    def call(batch):
+        with torch.inference_mode():
+            return module(**{name: torch.from_numpy(array) for name, array in batch.items()}).logits.float().numpy()
+
+    return call
+
+
+def build(folder, structure):
+    """The module without its weights, changed as the recipe changed it."""
+    kind = getattr(transformers, structure["class"])
+    config = kind.config_class.from_pretrained(folder)
+    module = kind._from_config(config, attn_implementation=structure["attention"], dtype=torch.float32)
+    for name, (inside, outside, bias) in structure["linear"].items():
+        replace(module, name, torch.nn.Linear(inside, outside, bias=bias))
+    for name, values in structure["attributes"].items():
+        for attribute, value in values.items():
+            setattr(module.get_submodule(name), attribute, value)
+    return module
+
+
+def replace(module, name, new):
+    """Put `new` in the place of the submodule called `name`."""
+    parent, _, last = name.rpartition(".")
+    setattr(module.get_submodule(parent), last, new)
+
+
+def int8_linear(tensors, name):
+    """The quantized layer called `name`, taken out of the stored tensors."""
+    weights, scales = tensors.pop(name + ".weight_int8"), tensors.pop(name + ".weight_scales")
+    bias = tensors.pop(name + ".bias", None)
+    zeros = torch.zeros(len(scales), dtype=torch.long)
+    packed = torch._make_per_channel_quantized_tensor(weights, scales.double(), zeros, 0)
+    layer = dynamic.Linear(weights.shape[1], weights.shape[0], bias_=bias is not None, dtype=torch.qint8)
+    layer.set_weight_bias(packed, bias)
+    return layer
