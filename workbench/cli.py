@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -230,7 +230,7 @@ def runs_list(root: Annotated[Path, typer.Argument()] = Path("runs"), as_json: J
     """Studies below a folder. Example: workbench runs list"""
     from workbench.study import Study, studies
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for folder in studies(root):
         try:
             study = Study(folder)

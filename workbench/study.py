@@ -266,7 +266,8 @@ class Study:
         known, runners = attributes.get("sweep"), self._runners(attributes)
         trials = self.trials
         state, message = _state(known, runners, attributes)
-        row = next((v for k, v in attributes.items() if k.startswith("runner:") and v), {}) if runners else {}
+        said = [v for k, v in attributes.items() if k.startswith("runner:") and v]
+        row: dict[str, Any] = said[0] if runners and said else {}
         running = next((t for t in trials if t.state == "running"), None) if runners else None
         mine = [t for t in trials if known and t.meta.get("sweep") == known["id"]]
         measured = bool(trials) and trials[0].measurement is not None

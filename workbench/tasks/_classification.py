@@ -138,9 +138,6 @@ class Classification(Task):
                 do="put it into the model's folder, or name it with tokenizer=",
             )
 
-    def pad(self) -> dict[str, int]:
-        return self.source().encoder().pad(self.inputs())
-
     def draft(self) -> Draft:
         source = self.source()
         return Draft(
