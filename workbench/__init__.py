@@ -25,8 +25,8 @@ _PUBLIC = {
     "Trial": "workbench.trial",
     "Goal": "workbench.tuning.goal",
     "Artifact": "workbench.compress",
-    "compress": "workbench.compress",
     "Study": "workbench.study",
+    "make_task": "workbench.study",
     "WorkbenchError": "workbench.errors",
 }
 
