@@ -35,7 +35,8 @@ LEAST_MEMORY_MB = 150
 #: A trial's process is replaced when it has grown beyond this many megabytes over its first trial.
 GROWTH_MB = 3000
 _HEARTBEAT_SECONDS = 15.0
-_STOP_POLL_SECONDS = 0.5
+#: How often the store is asked for a stop; less often while something is timed. SIGTERM is heard at once.
+_STOP_POLL_SECONDS, _STOP_POLL_TIMING = 0.5, 1.5
 
 
 class Stopped(Exception):
@@ -264,7 +265,7 @@ class Runner:
         now = time.time()
         if self._terminated:
             raise Stopped
-        if now - self._polled > _STOP_POLL_SECONDS:
+        if now - self._polled > (_STOP_POLL_TIMING if self._timing else _STOP_POLL_SECONDS):
             self._polled = now
             if self.sweep and self.store.get("stop") == self.sweep.id:
                 raise Stopped

@@ -59,6 +59,7 @@ class Store:
         if local and self.path.exists():
             _check_sqlite(self.path)
         self._guard = FileLock(str(folder / "store.lock"))
+        self._read: dict[tuple[int, bool], Trial] = {}
         with self._translated():
             self._open(create)
 
@@ -107,7 +108,15 @@ class Store:
     def trials(self) -> list[Trial]:
         """Every trial in order of its number, as it stands."""
         reports = {k: v for k, v in self.attributes().items() if k.startswith("report:")}
-        return [_trial(row, reports) for row in self._rows()]
+        found = []
+        for row in self._rows():
+            # A finished trial never changes, and reading its outcomes again at every look would cost a poll dearly.
+            key = (row.number, f"report:{row.number}" in reports)
+            trial = self._read.get(key) or _trial(row, reports)
+            if trial.finished:
+                self._read[key] = trial
+            found.append(trial)
+        return found
 
     def find(self, recipe: Recipe) -> Trial | None:
         """The trial of this recipe, if there is one."""
