@@ -1,0 +1,83 @@
+"""A module as an ONNX graph whose nodes are called like the module's layers, so that a plan can be followed in it.
+
+`torch.onnx.export` (the TorchDynamo exporter) writes into each node's metadata the modules it came from; the nodes of
+linear layers take their layer's name. Batch and sequence length stay open. Left out: the older TorchScript exporter,
+which is deprecated, and external data: one file holds at most 2 GB.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from workbench.backends._lowering import example, positional, quiet
+from workbench.draft import Draft
+from workbench.errors import Refused
+
+if TYPE_CHECKING:
+    import onnx
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+#: The inner name that `positional` gives to the module.
+_PREFIX = "model."
+
+
+def export(draft: Draft, sequence: int) -> onnx.ModelProto:
+    """The draft's module in FP32 as an ONNX model; its linear nodes are called like the module's layers.
+
+    Raises `Refused` where a layer of the module is not found in the graph, or the graph is too large for one file.
+    """
+    import torch
+
+    names = list(draft.inputs)
+    batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("sequence", min=2, max=sequence)
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            positional(draft.module, names),
+            example(names, 2, min(sequence, 16)),
+            dynamo=True,
+            dynamic_shapes=(tuple({0: batch, 1: length} for _ in names),),
+            input_names=names,
+            output_names=["logits"],
+            verbose=False,
+        )
+    model = program.model_proto
+    if model.ByteSize() >= 2**31 - 1:
+        raise Refused("The model is larger than the 2 GB that one ONNX file can hold.", do="use another runtime")
+    # onnxruntime.quantization infers shapes itself and stumbles over the exporter's.
+    del model.graph.value_info[:]
+    for node in linear_nodes(model.graph):
+        scopes = {entry.key: entry.value for entry in node.metadata_props}.get(_SCOPES)
+        if scopes:
+            node.name = ast.literal_eval(scopes)[-2].removeprefix(_PREFIX)
+    for node in model.graph.node:
+        # Stack traces hold paths of the exporting machine.
+        del node.metadata_props[:]
+    found = {node.name for node in linear_nodes(model.graph)}
+    lost = [name for name in draft.plan.layers if name not in found]
+    if lost:
+        raise Refused(
+            f"{len(lost)} planned layers are not in the exported graph, such as {lost[0]!r}.",
+            do="keep these layers, or use another runtime",
+        )
+    return model
+
+
+def linear_nodes(graph: Any) -> Iterator[Any]:
+    """The nodes that multiply by a constant matrix: linear layers."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        weight = constants.get(node.input[1]) if node.op_type in ("MatMul", "Gemm") else None
+        if weight is not None and len(weight.dims) == 2:
+            yield node
+
+
+def file_macs(graph: Any, sequence: int) -> dict[str, int]:
+    """MACs by linear node of one example, for a graph that came without its module.
+
+    A MatMul is taken to multiply every token and a Gemm one row (the pooled one), as PyTorch's exporters write them.
+    """
+    dims = {tensor.name: tensor.dims for tensor in graph.initializer}
+    rows = {"MatMul": sequence, "Gemm": 1}
+    return {n.name: rows[n.op_type] * dims[n.input[1]][0] * dims[n.input[1]][1] for n in linear_nodes(graph)}

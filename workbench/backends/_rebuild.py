@@ -1,0 +1,113 @@
+"""A PyTorch module as a folder of JSON: what builds it again without the original, and without pickle.
+
+A Hugging Face module is built from its `config.json`, any other one by the factory that the user named. What a
+technique changed afterwards is kept as a difference: linear layers of another shape, and plain attributes (such as a
+smaller number of heads). Left out: modules whose class or wiring changed in any other way; `torch.export.save` could
+hold them, but its archives carry pickled tensors that are loaded without restriction (torch 2.13), so they are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import Refused
+from workbench.loading.factory import load_factory
+
+if TYPE_CHECKING:
+    import torch
+
+STRUCTURE = "structure.json"
+
+
+def save_structure(module: torch.nn.Module, factory: str | None, folder: Path) -> None:
+    """Write what `build` needs into `folder`. Raises `Refused` for a module that nothing here can describe."""
+    structure: dict[str, Any] = {"factory": None, "class": None, "attention": None}
+    if _hugging_face(module):
+        structure["class"] = type(module).__name__
+        structure["attention"] = module.config._attn_implementation
+        module.config.save_pretrained(folder)
+    elif factory:
+        structure["factory"] = factory
+    else:
+        raise Refused(
+            f"A {type(module).__name__} can be saved without pickle only when something builds it again.",
+            allowed="a Hugging Face model, or a module whose task names a factory 'package.module:function'",
+            do="name the function that builds the module, or use another runtime, which exports its graph",
+        )
+    structure |= _difference(module, _skeleton(structure, folder, "meta"))
+    (folder / STRUCTURE).write_text(json.dumps(structure, indent=1), encoding="utf-8")
+
+
+def build(folder: Path) -> torch.nn.Module:
+    """The module that `save_structure` described, in eval mode, on the CPU, its parameters not yet set."""
+    import torch
+
+    structure = json.loads((folder / STRUCTURE).read_text(encoding="utf-8"))
+    module = _skeleton(structure, folder, "cpu")
+    for name, (inside, outside, bias) in structure["linear"].items():
+        replace(module, name, torch.nn.Linear(inside, outside, bias=bias))
+    for name, values in structure["attributes"].items():
+        for attribute, value in values.items():
+            setattr(module.get_submodule(name), attribute, value)
+    return module.eval()
+
+
+def replace(module: torch.nn.Module, name: str, new: torch.nn.Module) -> None:
+    """Put `new` in the place of the submodule called `name`."""
+    parent, _, last = name.rpartition(".")
+    setattr(module.get_submodule(parent), last, new)
+
+
+def _hugging_face(module: Any) -> bool:
+    import transformers
+
+    return isinstance(module, transformers.PreTrainedModel) and hasattr(transformers, type(module).__name__)
+
+
+def _skeleton(structure: dict[str, Any], folder: Path, device: str) -> torch.nn.Module:
+    import torch
+
+    if structure["factory"]:
+        module: torch.nn.Module = load_factory(structure["factory"])()
+        return module.float().eval()
+    import transformers
+    from transformers.initialization import no_init_weights
+
+    kind = getattr(transformers, structure["class"])
+    config = kind.config_class.from_pretrained(folder)
+    with no_init_weights(), torch.device(device):
+        return kind._from_config(config, attn_implementation=structure["attention"], dtype=torch.float32)
+
+
+def _difference(module: torch.nn.Module, fresh: torch.nn.Module) -> dict[str, Any]:
+    """What must be changed in `fresh` to give it the structure of `module`."""
+    import torch
+
+    theirs = dict(fresh.named_modules())
+    linear, attributes = {}, {}
+    for name, child in module.named_modules():
+        other = theirs.get(name)
+        if isinstance(child, torch.nn.Linear) and _shape(child) != _shape(other):
+            linear[name] = _shape(child)
+        elif other is not None and (changed := _changed(child, other)):
+            attributes[name] = changed
+    return {"linear": linear, "attributes": attributes}
+
+
+def _shape(child: Any) -> tuple[int, int, bool] | None:
+    weight = getattr(child, "weight", None)
+    return None if weight is None else (int(weight.shape[1]), int(weight.shape[0]), child.bias is not None)
+
+
+def _changed(child: Any, other: Any) -> dict[str, Any]:
+    """Plain public attributes of `child` that `other` holds differently; the training flag is no structure."""
+    return {
+        name: value
+        for name, value in vars(child).items()
+        if not name.startswith("_")
+        and name != "training"
+        and isinstance(value, bool | int | float | str)
+        and vars(other).get(name) != value
+    }

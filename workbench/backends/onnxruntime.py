@@ -1,0 +1,202 @@
+"""ONNX Runtime: the exported graph on its CPU provider, quantized by `onnxruntime.quantization`.
+
+Dynamic INT8 quantizes the planned linear nodes; static INT8 writes the QDQ format, which keeps what is quantized
+visible and is what ONNX Runtime recommends on CPUs. Weights are signed and, by default, per channel; activations are
+unsigned. Left out: CUDA and other providers, INT8 embeddings (the plan names linear layers only), and
+`onnxruntime.transformers.optimizer`, which finds no attention to fuse in today's exports.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from workbench.backends._lowering import (
+    calibration,
+    honoured,
+    layer_macs,
+    quiet,
+    read_settings,
+    shares,
+    threads,
+    write_settings,
+)
+from workbench.backends._onnx import export, file_macs, linear_nodes
+from workbench.backends.base import Backend, Effect, Runner
+from workbench.draft import Batch, Draft, Precision
+from workbench.knobs import knob
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+MODEL = "model.onnx"
+_LEVELS = {"none": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_EXTENDED", "all": "ENABLE_ALL"}
+#: Operators that multiply with int8 weights.
+_INT8 = ("MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm")
+
+
+class OnnxRuntime(Backend):
+    """ONNX Runtime on the CPU: FP32, dynamic INT8 and static INT8 (QDQ).
+
+    Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+    """
+
+    name = "onnxruntime"
+    title = "ONNX Runtime"
+    realises = frozenset({"fp32", "int8_dynamic", "int8_static"})
+    unable: ClassVar[dict[str, str]] = {
+        "bf16": "ONNX Runtime's CPU provider has no BF16 kernels; use openvino, compiled or eager",
+        "fp16": "ONNX Runtime's CPU provider computes FP16 by casting to FP32; use int8, or bf16 on another runtime",
+    }
+    install = "pip install onnx onnxscript onnxruntime"
+    from_onnx = True
+
+    optimization: str = knob("all", choices=tuple(_LEVELS), help="graph optimization level")
+
+    @classmethod
+    def available(cls) -> str | None:
+        from importlib.util import find_spec
+
+        missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]
+        return f"{', '.join(missing)} is not installed: {cls.install}" if missing else None
+
+    def lower(self, draft: Draft, folder: Path) -> None:
+        """Export, quantize, and check that every planned layer runs as planned."""
+        import onnx
+
+        folder.mkdir(parents=True, exist_ok=True)
+        if draft.module is None:
+            model = onnx.load(str(draft.onnx))
+            macs = file_macs(model.graph, self.sequence)
+        else:
+            macs = layer_macs(draft, self.sequence)
+            model = export(draft, self.sequence)
+        weights = {node.input[1]: node.name for node in linear_nodes(model.graph) if node.name in macs}
+        chosen = draft.plan.quantization()
+        if chosen:
+            with quiet(), tempfile.TemporaryDirectory(dir=folder) as scratch:
+                source = Path(scratch) / "fp32.onnx"
+                onnx.save(model, source)
+                del model
+                self._quantize(source, folder / MODEL, chosen, draft)
+        else:
+            onnx.save(model, folder / MODEL)
+        write_settings(folder, macs={name: macs[name] for name in weights.values()}, weights=weights)
+        honoured(draft.plan, self.load(folder).effect().layers, self)
+
+    def load(self, folder: Path) -> OnnxRunner:
+        settings = read_settings(folder)
+        session = _session(folder / MODEL, self._options())
+        return OnnxRunner(session, folder / MODEL, self, settings)
+
+    def _quantize(self, source: Path, target: Path, precision: Precision, draft: Draft) -> None:
+        from onnxruntime.quantization import (
+            CalibrationMethod,
+            QuantFormat,
+            QuantType,
+            quantize_dynamic,
+            quantize_static,
+        )
+
+        planned = draft.plan.of(precision.kind)
+        common: dict[str, Any] = {
+            "op_types_to_quantize": ["MatMul", "Gemm"],
+            # The dynamic quantizer splits a Gemm first, and asks for its MatMul under this name.
+            "nodes_to_quantize": [*planned, *(f"{name}_MatMul" for name in planned)],
+            "per_channel": precision.per_channel,
+            "weight_type": QuantType.QInt8,
+        }
+        if precision.kind == "int8_dynamic":
+            quantize_dynamic(source, target, **common, extra_options={"DefaultTensorType": 1})
+            return
+        reader = _Reader(calibration(draft, precision.samples, self.sequence))
+        quantize_static(
+            source,
+            target,
+            reader,
+            **common,
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            calibrate_method=getattr(CalibrationMethod, {"minmax": "MinMax"}.get(precision.calibration, "Percentile")),
+            extra_options={"CalibPercentile": precision.percentile, "CalibStridedMinMax": reader.stride},
+        )
+
+    def _options(self) -> onnxruntime.SessionOptions:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads(self.threads)
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.graph_optimization_level = getattr(
+            onnxruntime.GraphOptimizationLevel, f"ORT_{_LEVELS[self.optimization]}"
+        )
+        # Threads may spin within a call, where it helps, but not after it: the baseline is timed in the same process.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        return options
+
+
+class OnnxRunner(Runner):
+    """An inference session on the CPU provider."""
+
+    def __init__(self, session: Any, path: Path, backend: OnnxRuntime, settings: dict[str, Any]) -> None:
+        self._run, self._path, self._backend, self._settings = session.run, path, backend, settings
+
+    def __call__(self, batch: Batch) -> np.ndarray:
+        answer: np.ndarray = self._run(None, batch)[0]
+        return answer
+
+    def effect(self) -> Effect:
+        """Read from the graph as ONNX Runtime optimized it: which operator multiplies by each layer's weight."""
+        graph = self._optimized().graph
+        layers = dict.fromkeys(self._settings["macs"], "fp32")
+        for node in graph.node:
+            if node.op_type in _INT8:
+                layers |= dict.fromkeys(filter(None, map(self._layer, node.input)), "int8")
+        stored = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
+        nodes = dict(Counter(node.op_type for node in graph.node))
+        return Effect(shares(layers, self._settings["macs"]), nodes, layers, stored)
+
+    def _layer(self, tensor: str) -> str | None:
+        """The layer whose weight this is, under the names that quantizer and optimizer give it."""
+        plain = tensor.removesuffix("_quantized").removesuffix("_Transposed")
+        return self._settings["weights"].get(plain) if tensor.endswith("_quantized") else None
+
+    def _optimized(self) -> onnx.ModelProto:
+        import onnx
+
+        options = self._backend._options()
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "optimized.onnx"
+            options.optimized_model_filepath = str(path)
+            _session(self._path, options)
+            return onnx.load(path)
+
+
+class _Reader:
+    """Calibration batches as ONNX Runtime reads them, a few at a time, because it keeps every tensor of a round."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self._batches, self._round = batches, iter(batches)
+        self.stride = max(size for size in range(1, 17) if len(batches) % size == 0)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        self._round = iter(self._batches[start_index:end_index])
+
+    def get_next(self) -> Batch | None:
+        return next(self._round, None)
+
+
+def _session(path: Path, options: Any) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,278 @@
+"""OpenVINO: the module converted straight to OpenVINO's graph, quantized by NNCF, run by the CPU plugin.
+
+BF16 is the plugin's inference precision. Static INT8 is NNCF's post-training quantization with SmoothQuant and bias
+correction, which also quantizes embeddings and what lies between the planned layers. Dynamic INT8 stores int8 weights
+and lets the plugin quantize activations in groups as it multiplies. Left out: GPUs and NPUs, 4-bit weights, NNCF's
+accuracy control (searching for layers to keep is the workbench's own matter).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from workbench.backends._lowering import (
+    calibration,
+    example,
+    fit,
+    honoured,
+    layer_macs,
+    one_float,
+    positional,
+    quiet,
+    read_settings,
+    shares,
+    threads,
+    write_settings,
+)
+from workbench.backends.base import Backend, Effect, Runner
+from workbench.draft import Batch, Draft, Precision
+from workbench.errors import Refused
+from workbench.knobs import knob
+
+if TYPE_CHECKING:
+    import openvino
+
+MODEL = "model.xml"
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_KINDS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}
+#: Activations share a scale in groups of this many; it divides the widths of all common models.
+_GROUP = 32
+#: Where the layer's name stands in the names that OpenVINO gives to what came from a module.
+_FROM_MODULE = re.compile(r"^__module\.model\.(?P<layer>.+?)/aten::(linear|addmm|matmul)")
+
+
+class OpenVINO(Backend):
+    """OpenVINO on the CPU: FP32, BF16, static INT8 by NNCF, dynamic INT8.
+
+    Source: https://docs.openvino.ai; NNCF, https://github.com/openvinotoolkit/nncf.
+    """
+
+    name = "openvino"
+    title = "OpenVINO"
+    realises = frozenset({"fp32", "bf16", "int8_dynamic", "int8_static"})
+    unable: ClassVar[dict[str, str]] = {"fp16": "OpenVINO's CPU plugin computes FP16 as FP32 on most CPUs; use bf16"}
+    install = "pip install openvino nncf"
+    from_onnx = True
+
+    shapes: str = knob(
+        "dynamic",
+        choices=("dynamic", "fixed"),
+        help="any batch and length, or one shape (`batch`, `sequence`) to which every call is filled up",
+    )
+
+    @classmethod
+    def available(cls) -> str | None:
+        from importlib.util import find_spec
+
+        missing = [name for name in ("openvino", "nncf") if not find_spec(name)]
+        return f"{', '.join(missing)} is not installed: {cls.install}" if missing else None
+
+    def lower(self, draft: Draft, folder: Path) -> None:
+        """Convert, quantize, and check that every planned layer runs as planned."""
+        import openvino
+
+        base = one_float(draft.plan, self.title)
+        if base not in _HINTS:
+            raise Refused(self.unable[base])
+        folder.mkdir(parents=True, exist_ok=True)
+        with quiet():
+            model = _convert(draft) if draft.module is not None else openvino.Core().read_model(str(draft.onnx))
+            layers = _linear(model)
+            macs = layer_macs(draft, self.sequence) if draft.module is not None else _macs(model, layers, self.sequence)
+            _all_found(draft, layers)
+            chosen = draft.plan.quantization()
+            if chosen:
+                model = self._quantize(model, layers, chosen, draft)
+            # FP16 weights would move the logits of an FP32 model.
+            openvino.save_model(model, str(folder / MODEL), compress_to_fp16=False)
+        write_settings(
+            folder,
+            base=base,
+            inputs=list(draft.inputs),
+            pad=draft.pad,
+            dynamic_int8=bool(draft.plan.of("int8_dynamic")),
+            layers={node: name for name, node in layers.items() if name in macs},
+            macs={name: count for name, count in macs.items() if name in layers},
+        )
+        honoured(draft.plan, self.load(folder).effect().layers, self)
+
+    def load(self, folder: Path) -> OpenVinoRunner:
+        import openvino
+
+        settings = read_settings(folder)
+        model = openvino.Core().read_model(str(folder / MODEL))
+        fixed = (self.batch, self.sequence) if self.shapes == "fixed" else None
+        if fixed:
+            model.reshape({port: list(fixed) for port in model.inputs})
+        return OpenVinoRunner(model, settings, threads(self.threads), fixed)
+
+    def _quantize(self, model: Any, layers: dict[str, str], precision: Precision, draft: Draft) -> Any:
+        import nncf
+
+        planned = set(draft.plan.of(precision.kind))
+        ignored = nncf.IgnoredScope(names=[node for name, node in layers.items() if name not in planned])
+        if precision.kind == "int8_dynamic":
+            embeddings = [op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() == "Gather"]
+            ignored = nncf.IgnoredScope(names=[*ignored.names, *embeddings], validate=False)
+            return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM, ignored_scope=ignored)
+        batches = calibration(draft, precision.samples, self.sequence)
+        data = nncf.Dataset([tuple(batch[name] for name in draft.inputs) for batch in batches])
+        return nncf.quantize(
+            model,
+            data,
+            subset_size=len(batches),
+            model_type=nncf.ModelType.TRANSFORMER,
+            ignored_scope=ignored,
+            advanced_parameters=_advanced(precision),
+        )
+
+
+class OpenVinoRunner(Runner):
+    """A compiled model with one infer request that is used again and again."""
+
+    def __init__(self, model: Any, settings: dict[str, Any], count: int, fixed: tuple[int, int] | None) -> None:
+        self._model, self._settings, self._fixed, self._threads = model, settings, fixed, count
+        self._compiled = self._compile(_GROUP)
+        self._request = self._compiled.create_infer_request()
+        self._inputs = settings["inputs"]
+
+    def __call__(self, batch: Batch) -> np.ndarray:
+        if self._fixed is None:
+            return self._infer([batch[name] for name in self._inputs])
+        filled = fit(batch, self._fixed, self._settings["pad"])
+        return self._infer([filled[name] for name in self._inputs])[: len(batch[self._inputs[0]])]
+
+    def effect(self) -> Effect:
+        """Read from the plugin's execution graph, after its own fusions."""
+        layers: dict[str, str] = {}
+        nodes: Counter[str] = Counter()
+        names = self._settings["layers"]
+        for node in self._compiled.get_runtime_model().get_ordered_ops():
+            info = {key: value.astype(str) for key, value in node.get_rt_info().items()}
+            nodes[info["layerType"]] += 1
+            if info["layerType"] in ("FullyConnected", "MatMul"):
+                layer = _layer_of(info["originalLayersNames"].split(","), names)
+                if layer:
+                    layers[layer] = _KINDS[info["runtimePrecision"]]
+        constants = (op for op in self._model.get_ordered_ops() if op.get_type_name() == "Constant")
+        stored = sum(int(np.prod(op.get_output_shape(0))) for op in constants)
+        if self._settings["dynamic_int8"] and not self._quantizes():
+            # The execution graph calls a layer i8 for its weights alone.
+            layers = dict.fromkeys(layers, self._settings["base"])
+        macs = self._settings["macs"]
+        return Effect(shares(layers, macs), dict(nodes), layers, stored)
+
+    def close(self) -> None:
+        del self._request, self._compiled
+
+    def _infer(self, tensors: list[np.ndarray]) -> np.ndarray:
+        answer: np.ndarray = self._request.infer(tensors, share_inputs=True)[0]
+        return answer
+
+    def _compile(self, group: int) -> openvino.CompiledModel:
+        import openvino
+
+        options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": self._threads,
+            "INFERENCE_PRECISION_HINT": _HINTS[self._settings["base"]],
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(group if self._settings["dynamic_int8"] else 0),
+        }
+        return openvino.Core().compile_model(self._model, "CPU", options)
+
+    def _quantizes(self) -> bool:
+        """Whether activations are really quantized: the logits differ from those with int8 weights only."""
+        shape = self._fixed or (1, 8)
+        tensors = [np.ones(shape, dtype=np.int64) for _ in self._inputs]
+        with_groups = self._infer(tensors)
+        without = self._compile(0).create_infer_request().infer(tensors)[0]
+        return not np.array_equal(with_groups, without)
+
+
+def _convert(draft: Draft) -> Any:
+    """The draft's module as an OpenVINO model with named inputs and open shapes."""
+    import openvino
+
+    model = openvino.convert_model(positional(draft.module, draft.inputs), example_input=example(draft.inputs, 1, 8))
+    for port, name in zip(model.inputs, draft.inputs, strict=True):
+        port.get_tensor().set_names({name})
+        port.get_node().set_friendly_name(name)
+    return model
+
+
+def _linear(model: Any) -> dict[str, str]:
+    """Node by layer for everything that multiplies by a constant matrix; layers of an ONNX file are its nodes."""
+    found = {}
+    for op in model.get_ordered_ops():
+        if op.get_type_name() == "MatMul" and _is_constant(op.input_value(1).get_node()):
+            node = op.get_friendly_name()
+            matched = _FROM_MODULE.match(node)
+            found[matched["layer"] if matched else node] = node
+    return found
+
+
+def _is_constant(op: Any) -> bool:
+    """Whether a matrix is stored, perhaps in another type or transposed."""
+    while op.get_type_name() in ("Convert", "Transpose"):
+        op = op.input_value(0).get_node()
+    return op.get_type_name() == "Constant"
+
+
+def _macs(model: Any, layers: dict[str, str], sequence: int) -> dict[str, int]:
+    """MACs by layer of one example, from the shapes that the graph has at `sequence` tokens."""
+    clone = model.clone()
+    clone.reshape({port: [1, sequence] for port in clone.inputs})
+    names = {node: name for name, node in layers.items()}
+    found = {}
+    for op in clone.get_ordered_ops():
+        name = names.get(op.get_friendly_name())
+        if name:
+            rows = op.input_value(0).get_shape()
+            found[name] = int(np.prod(op.output(0).get_shape()) * rows[-1])
+    return found
+
+
+def _all_found(draft: Draft, layers: dict[str, str]) -> None:
+    lost = [name for name in draft.plan.layers if name not in layers]
+    if lost:
+        raise Refused(
+            f"{len(lost)} planned layers are not in OpenVINO's graph, such as {lost[0]!r}.",
+            do="keep these layers, or use another runtime",
+        )
+
+
+def _layer_of(originals: list[str], layers: dict[str, str]) -> str | None:
+    """The layer of an executed node, from the names of the nodes that were fused into it."""
+    for name in originals:
+        matched = _FROM_MODULE.match(name)
+        if matched and matched["layer"] in layers.values():
+            return matched["layer"]
+        # NNCF and the plugin append to a node's name.
+        if name.split("/")[0] in layers or name in layers:
+            return layers.get(name) or layers[name.split("/")[0]]
+    return None
+
+
+def _advanced(precision: Precision) -> Any:
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, QuantizationParameters
+    from nncf.quantization.range_estimator import (
+        AggregatorType,
+        RangeEstimatorParameters,
+        StatisticsCollectorParameters,
+        StatisticsType,
+    )
+
+    weights = None if precision.per_channel else QuantizationParameters(per_channel=False)
+    if precision.calibration != "percentile":
+        return AdvancedQuantizationParameters(weights_quantization_params=weights)
+    outside = 1 - precision.percentile / 100
+    one = StatisticsCollectorParameters(StatisticsType.QUANTILE, AggregatorType.MEAN, quantile_outlier_prob=outside)
+    estimator = RangeEstimatorParameters(min=one, max=one)
+    return AdvancedQuantizationParameters(
+        weights_quantization_params=weights, activations_range_estimator_params=estimator
+    )
