@@ -99,7 +99,8 @@ class FakeStudy:
         self.task = SimpleNamespace(
             describe=lambda: {"model": "no model, made-up numbers" + evil, "labels": ["-", "+"]}
         )
-        self.calls: list[tuple] = []
+        self.prepared: dict[str, Any] = {}
+        self.calls: list[Any] = []
 
     def frame(self) -> pd.DataFrame:
         return fake_frame(self.count, self.evil)

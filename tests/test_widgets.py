@@ -58,6 +58,7 @@ def picker():
     made = ModelPicker()
     made.kind.value = "hub"
     made.model.value, made.data.value, made.label.value = "owner/name", "glue/sst2", 'la"bel'
+    made.text.value = "first, second"
     return made
 
 
@@ -377,6 +378,15 @@ def test_start_watch_stop(store, tmp_path):
     made.settle()
     assert study.calls == ["start", "stop"]
     assert made.tuner.status.state == "idle"
+
+
+def test_a_longer_sequence_reaches_the_task(store, tmp_path, monkeypatch):
+    made, given = Dashboard(tmp_path, watch=False), []
+    monkeypatch.setattr(dashboard_module, "make_task", lambda **options: given.append(options))
+    made.builder.workload["sequence"].value = 256
+    made.tuner.start()
+    made.settle()
+    assert given == [{"model": "demo", "sequence": 256}]
 
 
 def test_clicks_in_the_wrong_order_do_no_harm(store, tmp_path):

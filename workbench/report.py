@@ -87,6 +87,7 @@ def report_html(study: Study) -> str:
         name: [pareto(frame, study.goal, name, focus=focus).to_plotly_json() for focus in (False, True)]
         for name in ("light", "dark")
     }
+    described = study.prepared.get("describe") or study.task.describe()
     body = tag(
         "main",
         tag("h1", f"Compression study: {study.name}"),
@@ -96,7 +97,9 @@ def report_html(study: Study) -> str:
         *_section("Python", *_python(study, frame)),
         *_section("All trials", tag("div", table(tables.trials_table(frame)), class_="wide")),
         *_section("Refused and failed", *_failed(study, frame)),
-        *_section("Task and data", _facts(study.task.describe()), _one_percent(study)),
+        *_section(
+            "Task and data", _facts(study.prepared.get("describe") or study.task.describe()), _one_percent(study)
+        ),
         *_section("Machine and conditions", *_conditions(study)),
         *_section("How it was measured", tag("ul", *(tag("li", line) for line in _METHOD))),
     )

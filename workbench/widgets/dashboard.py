@@ -101,7 +101,7 @@ class Dashboard(ipw.VBox):
             raise UserError("Nothing to run.", allowed="at least one runtime", do="tick a runtime")
         if self.tuner.value is None:
             raise UserError("The goal or the budget cannot be read.", do="see the message beside it")
-        given = dict(self.picker.value)
+        given = {**self.picker.value, **self.builder.task_options()}
         name = safe_name(self.name.value.strip() or study_name(given["model"]))
         self._hold(Study(self.root / name, make_task(**given)))
         self.study.start(self.builder.value, strategy=self.tuner.strategy.value, goal=self.tuner.value)  # type: ignore[union-attr]

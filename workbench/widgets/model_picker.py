@@ -33,7 +33,7 @@ def description(kind: str, model: str, data: str, **options: Any) -> dict[str, A
     if kind == "demo":
         return {"model": "demo"}
     given = {"model": model.strip(), "data": data.strip(), **options}
-    return {name: value for name, value in given.items() if value not in ("", None)}
+    return {name: value for name, value in given.items() if value not in ("", (), None)}
 
 
 def problem(kind: str, model: str, data: str) -> UserError | None:
@@ -105,13 +105,16 @@ class ModelPicker(Adapter):
         model = str(task.get("model") or "")
         self.model.value, self.data.value = model, str(task.get("data") or "")
         self.metric.value = task.get("metric", self.metric.value)
+        self.text.value, self.label.value = ", ".join(task.get("text") or ()), str(task.get("label") or "")
+        self.revision.value = str(task.get("revision") or "")
         self.kind.value = "folder" if Path(model).expanduser().exists() else "hub"
 
     def _assign(self, _: object = None) -> None:
         kind, metric = self.kind.value, self.metric.value
-        options = {"text": self.text.value, "label": self.label.value, "metric": metric if metric != "accuracy" else ""}
+        columns = tuple(part.strip() for part in self.text.value.split(",") if part.strip())
+        options = {"text": columns, "label": self.label.value.strip(), "metric": metric if metric != "accuracy" else ""}
         if kind == "hub":
-            options["revision"] = self.revision.value
+            options["revision"] = self.revision.value.strip()
         self.revision.layout.display = None if kind == "hub" else "none"
         self.fields.layout.display = "none" if kind == "demo" else None
         self.about.value = _ABOUT[kind]

@@ -96,6 +96,11 @@ class RecipeBuilder(Adapter):
         """`Space(Open('bf16', optional=True), backends=[Open('openvino')])`"""
         return repr(self.value)
 
+    def task_options(self) -> dict[str, Any]:
+        """What the task has to know of the runtimes' settings: it cuts its texts to the same length."""
+        sequence = changed(Backend.knobs(), self.workload).get("sequence")
+        return {"sequence": sequence} if sequence else {}
+
     def _unfold(self, change: dict) -> None:
         self._settings.layout.display = None if change["new"] else "none"
 

@@ -50,7 +50,7 @@ def status_html(status: Any) -> Markup:
     parts.append(tag("span", f"{status.done}{planned} trials done"))
     if status.seconds:
         parts.append(tag("span", duration(status.seconds)))
-    if status.message:
+    if status.message and status.message != status.title:
         parts.append(tag("span", status.message))
     return join(parts, " · ")
 
