@@ -13,7 +13,7 @@ from workbench.errors import DataError, ModelError, UserError
 from workbench.loading.columns import choose_columns
 from workbench.loading.data import Labelled, find_tables, read_split
 from workbench.loading.labels import map_labels
-from workbench.loading.splits import assign, stratified
+from workbench.loading.splits import assign, set_aside, stratified
 from workbench.loading.tables import Table, read_table
 
 TRICKY = [('he said "no, never" and left', 0), ("naïve — it's <b>good</b>, 100 %", 1), ("one\u2028line", 1)]
@@ -239,9 +239,10 @@ def test_a_reserved_share_is_stratified_and_apart() -> None:
 
 def test_one_file_is_parted_and_said() -> None:
     splits = assign({"reviews": examples(100)}, limit=None)
-    assert (len(splits.calibration), len(splits.select)) == (20, 80)
+    assert (len(splits.calibration), len(splits.select)) == (50, 50)
     assert not texts(splits.calibration) & texts(splits.select)
-    assert "20 of its examples are set aside for calibration" in splits.notes[0]
+    assert "50 of its examples are set aside for calibration" in splits.notes[0]
+    assert [set_aside(size) for size in (100, 872, 2000, 60_000)] == [50, 300, 400, 1000]
     few = assign({"reviews": examples(10)}, limit=None)
     assert len(few.select) == len(few.calibration) == 10
     assert "share them" in few.notes[0]
@@ -302,3 +303,13 @@ def test_class_names_in_parquet(tmp_path: Path) -> None:
     features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["neg", "pos"]))
     datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features).to_parquet(tmp_path / "a.parquet")
     assert read_table(tmp_path / "a.parquet").classes == {"label": ("neg", "pos")}
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = write_tsv(tmp_path / "a.tsv", rows(4))
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DataError, match="may not be read: Permission denied"):
+        read_table(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from tiny_folders import LABELS, rows, save_model, save_onnx, save_tokenizer, write_splits, write_tsv
 
-from workbench.errors import DataError, HubError, ModelError, UnknownName, UnsafeModel, UserError
+from workbench.errors import DataError, HubError, ModelError, ResourceError, UnknownName, UnsafeModel, UserError
 from workbench.tasks.base import make_task, task_from_json
 from workbench.tasks.text_classification import TextClassification
 
@@ -202,11 +203,37 @@ def test_live_objects(tmp_path: Path, data: Path) -> None:
     again = TextClassification(module, parts, tokenizer=tokenizer)
     assert (again.model, again.data) == (task.model, task.data)
     frame = TextClassification(module, pd.DataFrame(rows(60), columns=["text", "label"]), tokenizer=tokenizer)
-    assert frame.sizes() == {"calibration": 12, "select": 48, "report": 0}
+    assert frame.sizes() == {"calibration": 30, "select": 30, "report": 0}
     with pytest.raises(DataError, match="cannot be read"):
         TextClassification(module, 7, tokenizer=tokenizer)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="holds no tokenizer"):
         TextClassification(module, data).prepare()
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    part = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(ResourceError, match="could not be written"):
+        TextClassification("owner/name", part)
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+
+    def full(path: str) -> None:
+        (Path(path).parent / "half").write_text("x")
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    part.to_parquet = full
+    with pytest.raises(ResourceError, match="The disk is full"):
+        TextClassification("owner/name", part)
+    assert list((tmp_path / "cache" / "data").iterdir()) == []
+
+
+def test_cut_texts_are_told(model: Path, data: Path) -> None:
+    notes = TextClassification(model, data, sequence=5).describe()["notes"]
+    assert "20 of 20 texts looked at fill all 5 tokens; longer ones are cut there." in notes
+    assert not any("are cut" in note for note in TextClassification(model, data).describe()["notes"])
 
 
 def test_an_onnx_task(tmp_path: Path, data: Path) -> None:

@@ -22,8 +22,8 @@ def keep(kind: str, write: Callable[[Path], None]) -> Path:
 
     Raises `ResourceError` for a full disk or a missing permission.
     """
+    base = cache(kind)
     try:
-        base = cache_dir(kind)
         with tempfile.TemporaryDirectory(dir=base, prefix=".new-", ignore_cleanup_errors=True) as temporary:
             folder = Path(temporary) / "content"
             folder.mkdir()
@@ -33,6 +33,14 @@ def keep(kind: str, write: Callable[[Path], None]) -> Path:
     except OSError as error:
         raise disk_error(error, kind) from error
     return target
+
+
+def cache(*parts: str) -> Path:
+    """`paths.cache_dir`, with a `ResourceError` where it cannot be made."""
+    try:
+        return cache_dir(*parts)
+    except OSError as error:
+        raise disk_error(error, "the cache") from error
 
 
 def settle(folder: Path, target: Path) -> None:
@@ -46,12 +54,13 @@ def settle(folder: Path, target: Path) -> None:
 
 def disk_error(error: OSError, what: str) -> ResourceError:
     """The error for a disk that is full or a folder that may not be written."""
+    where = error.filename or os.environ.get("WORKBENCH_CACHE") or "the cache folder"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceError(
-            f"The disk is full: {what} could not be written to {error.filename or cache_dir()}.",
+            f"The disk is full: {what} could not be written to {where}.",
             do="free some space, or name another folder in the environment variable WORKBENCH_CACHE",
         )
     return ResourceError(
-        f"{what} could not be written: {error.strerror or error} ({error.filename or cache_dir()}).",
+        f"{what} could not be written: {error.strerror or error} ({where}).",
         do="check the permissions, or name another folder in the environment variable WORKBENCH_CACHE",
     )

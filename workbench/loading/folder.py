@@ -113,7 +113,7 @@ class HFFolder(Source):
                 return AutoModelForSequenceClassification.from_config(
                     self.config, dtype=torch.float32, trust_remote_code=self.trust_remote_code
                 ).eval()
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise self._unreadable(error) from error
 
     def _check_code(self) -> None:

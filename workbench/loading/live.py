@@ -7,8 +7,11 @@ Left out: objects that only a pickle could carry.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,8 @@ def model_path(model: Any, tokenizer: Any = None, factory: str | None = None) ->
     if isinstance(model, PreTrainedModel) and factory is None:
 
         def write(folder: Path) -> None:
-            model.save_pretrained(str(folder))
+            with _as_os_error():
+                model.save_pretrained(str(folder))
             if with_tokenizer:
                 tokenizer.save_pretrained(str(folder))
     else:
@@ -45,7 +49,8 @@ def model_path(model: Any, tokenizer: Any = None, factory: str | None = None) ->
         def write(folder: Path) -> None:
             from safetensors.torch import save_model
 
-            save_model(model, str(folder / "model.safetensors"))
+            with _as_os_error():
+                save_model(model, str(folder / "model.safetensors"))
             (folder / FACTORY_FILE).write_text(json.dumps({"factory": named}), encoding="utf-8")
             if with_tokenizer:
                 tokenizer.save_pretrained(str(folder))
@@ -82,6 +87,18 @@ def data_path(data: Any) -> str:
             part.to_parquet(str(folder / f"{Path(name).name}.parquet"))
 
     return str(keep("data", write))
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    """safetensors reports a full disk as an error of its own kind."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        full = "No space left" in str(error)
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
 
 
 def _own_factory(model: Any) -> str:

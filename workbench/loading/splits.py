@@ -22,8 +22,9 @@ NAMES = {
     "validation": ("validation", "valid", "val", "dev", "development", "eval"),
     "test": ("test", "testing"),
 }
-#: Of a single file, at most a fifth and this many examples are set aside for calibration.
-SET_ASIDE = 1000
+#: Of a single file, a fifth is set aside for calibration, at least as many as static quantization takes by default
+#: (but no more than half) and at most so many.
+ENOUGH, MOST = 300, 1000
 _TOO_FEW_TO_PART = 50
 
 
@@ -59,7 +60,7 @@ def assign(
         calibration = found[test].take(random.permutation(len(found[test])))
         notes.append(f"There is no training split: calibration takes the unlabelled texts of {test}.")
     elif len(select) >= _TOO_FEW_TO_PART:
-        aside = stratified(select.targets, min(SET_ASIDE, len(select) // 5), random)
+        aside = stratified(select.targets, set_aside(len(select)), random)
         origin["calibration"] = chosen
         calibration, select = select.take(random.permutation(aside)), select.take(_rest(aside, len(select)))
         notes.append(
@@ -84,6 +85,11 @@ def assign(
         select, report = (_limited(part, limit, random) for part in (select, report))
     _check_classes(select, chosen)
     return Splits(calibration, select, report, origin, notes)
+
+
+def set_aside(size: int) -> int:
+    """How many of `size` examples serve calibration where there is one file only."""
+    return min(MOST, max(size // 5, min(ENOUGH, size // 2)))
 
 
 def role(found: Mapping[str, object], purpose: str) -> str | None:

@@ -202,8 +202,15 @@ class Classification(Task):
             "splits": sizes,
             "reported_on": "report" if sizes["report"] else "select",
             "one_percent": one_percent(sizes["select"]),
-            "notes": [*self.notes(), *(() if sizes["report"] else (SAME_EXAMPLES,))],
+            "notes": [*self.notes(), *self._cut(), *(() if sizes["report"] else (SAME_EXAMPLES,))],
         }
+
+    def _cut(self) -> list[str]:
+        """Whether texts are cut, as far as a part of them tells."""
+        lengths = [len(next(iter(example.values()))) for example in self.encoded("select", 1000)]
+        full = sum(length >= self.sequence for length in lengths)
+        told = f"{full} of {len(lengths)} texts looked at fill all {self.sequence} tokens; longer ones are cut there."
+        return [told] if full else []
 
 
 SAME_EXAMPLES = "Selection and report use the same examples: there is no further labelled data (see reserve=)."

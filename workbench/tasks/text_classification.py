@@ -93,8 +93,8 @@ class TextClassification(Classification):
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Download what is missing, then check model, data, labels and that they fit."""
-        self._fetch_model(_part(progress, 0.0, 0.5))
-        self._fetch_data(_part(progress, 0.5, 0.8))
+        self._fetch_model(_part(progress, 0.0, 0.5), ask=True)
+        self._fetch_data(_part(progress, 0.5, 0.8), ask=True)
         tell = progress or (lambda share, what: None)
         tell(0.8, "checking the model")
         self.source().check()
@@ -104,7 +104,7 @@ class TextClassification(Classification):
 
     def model_folder(self) -> Path:
         """The model's folder or file on this machine, downloaded when missing."""
-        return self._fetch_model(None)
+        return self._fetch_model()
 
     def source(self) -> Source:
         if "source" not in self._kept:
@@ -151,7 +151,7 @@ class TextClassification(Classification):
         encoder = self._encoder()
         if is_factory(self.model) and not Path(self.model).exists():
             return FactoryModule(self.model, encoder=encoder)
-        path = self._fetch_model(None)
+        path = self._fetch_model()
         if path.suffix.lower() == ".onnx":
             return OnnxFile(path, encoder=encoder)
         if path.is_file():
@@ -170,21 +170,24 @@ class TextClassification(Classification):
         if self.tokenizer is None:
             return None
         if "tokenizer path" not in self._kept:
-            self._kept["tokenizer path"] = self._located(self.tokenizer, "tokenizer", None)
+            self._kept["tokenizer path"] = self._located("tokenizer", self.tokenizer, None)
         return TokenizerEncoder(self._kept["tokenizer path"], self.trust_remote_code)
 
-    def _fetch_model(self, progress: Progress | None) -> Path:
+    def _fetch_model(self, progress: Progress | None = None, *, ask: bool = False) -> Path:
         if "model path" not in self._kept and not (is_factory(self.model) and not Path(self.model).exists()):
-            self._kept["model path"] = self._located(self.model, "model", progress)
+            self._kept["model path"] = self._located("model", self.model, self.revision, progress, ask)
         return self._kept.get("model path", Path())
 
-    def _fetch_data(self, progress: Progress | None) -> Path:
+    def _fetch_data(self, progress: Progress | None = None, *, ask: bool = False) -> Path:
         if "data path" not in self._kept:
-            self._kept["data path"] = self._located(self.data, "data", progress)
+            self._kept["data path"] = self._located("data", self.data, self.data_revision, progress, ask)
         return self._kept["data path"]
 
-    def _located(self, name: str, kind: str, progress: Progress | None) -> Path:
-        """Where `name` lies on this machine; fetched from the hub where it is an id."""
+    def _located(
+        self, kind: str, name: str, revision: str | None, progress: Progress | None = None, ask: bool = False
+    ) -> Path:
+        """Where `name` lies on this machine; an id is fetched from the hub. Unless told to `ask` the hub for what is
+        new, the copy of the last fetch is taken, so that all processes of a sweep see the same."""
         if Path(name).exists():
             return Path(name)
         suffixes = (*READERS, ".onnx", ".safetensors", ".bin", ".pt")
@@ -197,11 +200,13 @@ class TextClassification(Classification):
             )
         from workbench.loading import hub
 
+        if not ask and (copy := hub.local_copy(kind, name, revision)):
+            return copy
         if kind == "data":
-            return hub.fetch_dataset(name, self.data_revision, progress)
+            return hub.fetch_dataset(name, revision, progress)
         if kind == "tokenizer":
-            return hub.fetch_tokenizer(name, None, progress)
-        return hub.fetch_model(name, self.revision, progress, code=self.trust_remote_code)
+            return hub.fetch_tokenizer(name, revision, progress)
+        return hub.fetch_model(name, revision, progress, code=self.trust_remote_code)
 
     def _splits(self) -> Splits:
         if "splits" not in self._kept:
@@ -211,7 +216,7 @@ class TextClassification(Classification):
     def _read(self) -> Splits:
         labels = self.source().labels()
         options = {"text": self.text, "label": self.label, "labels_map": self.labels_map}
-        files = find_tables(self._fetch_data(None))
+        files = find_tables(self._fetch_data())
         found, notes, names = {}, [], None
         for name, paths in files.items():
             found[name], told, own = read_split(paths, labels, **options)  # type: ignore[arg-type]
