@@ -80,10 +80,7 @@ def test_quickstart_runs(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "quickstart" / "report.html").stat().st_size > 1_000_000
     said = text_of(done)
     assert "fp32 · eager" in said
-    figures = [
-        o for c in done.cells for o in c.get("outputs", []) if "application/vnd.plotly.v1+json" in o.get("data", {})
-    ]
-    assert len(figures) == 1
+    assert count(done, "application/vnd.plotly.v1+json") == 1
     from workbench import Study
 
     states = [trial.state for trial in Study(tmp_path / "runs" / "quickstart").trials]
@@ -93,10 +90,4 @@ def test_quickstart_runs(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_dashboard_notebook_builds(tmp_path, monkeypatch):
     done = run(FOLDER / "dashboard.ipynb", tmp_path, monkeypatch)
-    shown = [
-        o
-        for c in done.cells
-        for o in c.get("outputs", [])
-        if "application/vnd.jupyter.widget-view+json" in o.get("data", {})
-    ]
-    assert len(shown) == 1
+    assert count(done, "application/vnd.jupyter.widget-view+json") == 1

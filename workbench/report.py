@@ -97,9 +97,7 @@ def report_html(study: Study) -> str:
         *_section("Python", *_python(study, frame)),
         *_section("All trials", tag("div", table(tables.trials_table(frame)), class_="wide")),
         *_section("Refused and failed", *_failed(study, frame)),
-        *_section(
-            "Task and data", _facts(study.prepared.get("describe") or study.task.describe()), _one_percent(study)
-        ),
+        *_section("Task and data", _facts(described), _one_percent(study)),
         *_section("Machine and conditions", *_conditions(study)),
         *_section("How it was measured", tag("ul", *(tag("li", line) for line in _METHOD))),
     )
