@@ -64,10 +64,13 @@ def test_lower_is_better_for_a_cost():
     assert by_time.band is None
 
 
-def test_baseline_without_a_speedup_is_one():
+def test_the_baseline_is_one_and_its_measurement_is_noise():
     frame = fake_frame(2)
+    assert pareto_data(frame).points[0].x == 1.0
+    assert trials_table(frame).iloc[0]["Speed-up"] == "1× (A/A 0.995× [0.985, 1.005])"
     frame.loc[0, ["speedup", "speedup_low", "speedup_high"]] = float("nan")
     assert pareto_data(frame).points[0].x == 1.0
+    assert trials_table(frame).iloc[0]["Speed-up"] == "1×"
 
 
 def test_unknown_axis_and_mixed_metrics_are_refused():
@@ -116,6 +119,11 @@ def test_hover_has_the_recipe_and_escapes_it():
     for part in ("3.33×", "89.68 %", "−0.23 pt", "99 % int8", "12.3 ms", "Recipe(StaticInt8()"):
         assert part in hover
     assert not any(re.search(r"<(?!/?b>|br>)", text) for text in hovers)
+    unknown = fake_frame(evil=EVIL)
+    unknown["recipe"] = [{"techniques": [], "backend": {"name": "gone"}, "keep": []}] * len(unknown)
+    texts = [text for trace in pareto(unknown).data for text in trace.hovertext or ()]
+    assert any("Recipe(" in text for text in texts)
+    assert not any("<img" in text for text in texts)
     # A template would put numbers in the place of %{x}.
     assert all(trace.hovertemplate is None for trace in figure.data)
 

@@ -198,7 +198,8 @@ def _conditions(study: Study) -> Iterator[Markup]:
     if not measured:
         yield tag("p", "The baseline has not been measured yet.")
         return
-    yield _facts(measured.conditions)
+    # What is nested in them repeats the numbers of the table.
+    yield _facts({key: value for key, value in measured.conditions.items() if not isinstance(value, Mapping)})
     yield _facts(measured.machine)
 
 

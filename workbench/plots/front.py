@@ -14,9 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.errors import DataError
+from workbench.errors import DataError, UserError
 from workbench.plots import table
 from workbench.plots.markup import hover_lines
+from workbench.recipe import Recipe
 from workbench.registry import unknown
 from workbench.tuning.goal import Goal
 
@@ -123,9 +124,8 @@ def pareto_data(frame: pd.DataFrame, goal: Goal | None = None, x: str = "speedup
 
 
 def _reference(row: dict[str, Any]) -> dict[str, Any]:
-    """The baseline is one time itself by definition, also where nobody wrote that down."""
-    unmeasured = row["number"] == 0 and math.isnan(table.number(row["speedup"]))
-    return {**row, "speedup": 1.0, "speedup_low": 1.0, "speedup_high": 1.0} if unmeasured else row
+    """The baseline is one time itself by definition; what was measured of it is the A/A run, which the band shows."""
+    return {**row, "speedup": 1.0, "speedup_low": 1.0, "speedup_high": 1.0} if row["number"] == 0 else row
 
 
 def _point(row: Mapping[str, Any], x: str, front: bool, baseline: Mapping[str, Any] | None) -> Point:
@@ -159,8 +159,16 @@ def hover(row: Mapping[str, Any]) -> str:
         numbers["On the report split"] = again
     facts = [line for key, value in numbers.items() for line in hover_lines(f"{key}: {value}")]
     title = "<br>".join(hover_lines(f"#{row['number']}  {row['title']}"))
-    code = "<br>".join(hover_lines(row["code"]))
+    code = "<br>".join(hover_lines(_recipe(row)))
     return f"<b>{title}</b><br>{'<br>'.join(facts)}<br><br>{code}"
+
+
+def _recipe(row: Mapping[str, Any]) -> str:
+    """The recipe alone, shorter than the trial's line of Python; that line where a plug-in is not installed here."""
+    try:
+        return repr(Recipe.from_json(row["recipe"]))
+    except UserError:
+        return str(row["code"])
 
 
 def _band(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:

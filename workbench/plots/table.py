@@ -113,8 +113,11 @@ def change_text(row: Mapping[str, Any]) -> str:
 
 
 def speedup_text(row: Mapping[str, Any], name: str = "speedup") -> str:
-    """`2.93× [2.88, 2.99]`, marked where it is not told apart from the A/A run."""
+    """`2.93× [2.88, 2.99]`, marked where it is not told apart from the A/A run; `1× (A/A 0.99× [0.98, 1.01])`."""
     found = estimate(row, name, "×")
+    if row["number"] == 0:
+        # The baseline against itself: the measure of the noise, not of a gain.
+        return f"1× (A/A {found})" if known(found) else "1×"
     return f"{found} (no difference)" if within_noise(row, found) else known(found)
 
 
