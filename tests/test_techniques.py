@@ -259,7 +259,7 @@ def test_global_and_local_masks_differ_where_layers_have_different_scales() -> N
 def test_ties_go_by_position() -> None:
     mask = magnitude_mask({"a": torch.tensor([[1.0, -1.0, 0.5], [1.0, 2.0, 1.0]])}, 0.5)["a"]
     assert mask.tolist() == [[True, True, True], [False, False, False]]
-    first, second = magnitude_mask({"a": torch.ones(3), "b": torch.ones(3)}, 0.5).values()
+    first, second = magnitude_mask({"a": torch.ones(3), "b": torch.ones(3)}, 0.5, "global").values()
     assert first.all()
     assert not second.any()
 
@@ -267,12 +267,14 @@ def test_ties_go_by_position() -> None:
 def test_nan_is_not_taken_for_small() -> None:
     mask = magnitude_mask({"a": torch.tensor([float("nan"), 3.0, 1.0, 2.0])}, 0.5)["a"]
     assert mask.tolist() == [False, False, True, True]
+    nan = float("nan")
+    assert magnitude_mask({"a": torch.tensor([nan, nan, 1.0, nan])}, 0.5)["a"].tolist() == [True, False, True, False]
 
 
 def test_pruning_counts_zeros_in_the_module_and_says_what_they_are_not() -> None:
     draft = tiny_draft()
     dense = nonzero_parameters(draft.module)
-    PruneMagnitude(sparsity=0.5).apply(draft)
+    PruneMagnitude(sparsity=0.5, scope="global").apply(draft)
     total = sum(layer.weight.numel() for layer in quantizable(draft.module).values())
     assert dense - nonzero_parameters(draft.module) == round(0.5 * total)
     assert "no faster" in draft.notes[0]

@@ -19,7 +19,7 @@ class PruneMagnitude(Technique):
     """Set the smallest weights of the linear layers to zero: compresses on disk, runs no faster.
 
     Source: S. Han et al., "Learning both weights and connections for efficient neural networks", NeurIPS 2015,
-    arXiv:1506.02626. Cost: a second; the drop grows steeply beyond half of the weights, as nothing is trained again.
+    arXiv:1506.02626. Cost: seconds; the drop grows steeply beyond half of the weights, as nothing is trained again.
     Helps when the file must be small in a compressed archive, or to see how much of a model is idle.
     """
 
@@ -30,9 +30,9 @@ class PruneMagnitude(Technique):
 
     sparsity: float = knob(0.5, low=0.0, high=0.99, search=(0.3, 0.5, 0.7), help="share of the weights set to zero")
     scope: str = knob(
-        "global",
-        choices=("global", "local"),
-        help="the smallest weights of all layers together, or the same share of each layer",
+        "local",
+        choices=("local", "global"),
+        help="the same share of each layer, or the smallest weights of all layers together",
     )
 
     @property
@@ -74,7 +74,7 @@ def prunable(draft: Draft) -> dict[str, Any]:
     return weights
 
 
-def magnitude_mask(weights: Mapping[str, Any], sparsity: float, scope: str = "global") -> dict[str, Any]:
+def magnitude_mask(weights: Mapping[str, Any], sparsity: float, scope: str = "local") -> dict[str, Any]:
     """What to prune: a bool tensor for each weight, of its shape, True where it becomes zero.
 
     Exactly `round(sparsity * n)` entries are True, n counted over all weights ("global") or within each ("local").
