@@ -16,6 +16,8 @@ from workbench.registry import FAMILIES
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "workbench"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+#: Copied into exported folders as text and never imported, so what it imports costs the package nothing.
+STANDALONE = PACKAGE / "standalone"
 
 #: Imported by the functions that use them, so that everything else starts at once.
 LAZY = {"torch", "transformers", "onnxruntime", "openvino", "nncf", "optuna", "torchao", "datasets", "plotly"}
@@ -89,6 +91,7 @@ def test_frameworks_are_imported_where_they_are_used() -> None:
     found = {
         (where(path), name)
         for path in SOURCES
+        if path.parent != STANDALONE
         for node in at_import(tree(path).body)
         for name in imports(node)
         if name.split(".")[0] in LAZY
@@ -106,6 +109,12 @@ def test_nothing_that_is_read_can_run_code() -> None:
                 unsafe |= {f"{k.arg}={ast.unparse(k.value)}" for k in node.keywords} & UNSAFE_ARGUMENTS
             found += [f"{where(path)}: {what}" for what in unsafe]
     assert not found
+
+
+def test_what_an_export_carries_knows_nothing_of_this_package() -> None:
+    found = {name for path in STANDALONE.glob("*.py") for node in ast.walk(tree(path)) for name in imports(node)}
+    assert "numpy" in {name.split(".")[0] for name in found}
+    assert "workbench" not in {name.split(".")[0] for name in found}
 
 
 def test_no_file_is_called_utils() -> None:
