@@ -100,8 +100,8 @@ class Draft:
     """The model on its way through a recipe.
 
     `module` is None for a task that starts from an ONNX file (`onnx` is its path then). `inputs` names the model's
-    inputs in order. `kept` are layer names left in the base precision and untouched by pruning. `hf` says that the
-    module is a `PreTrainedModel`, whose `config` describes it fully.
+    inputs in order. `kept` are layer names left in the base precision and untouched by pruning. `factory`
+    names the function ("package.module:function") that builds the module, where no configuration describes it.
     """
 
     facts: ModelFacts
