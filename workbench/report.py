@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,36 @@ if TYPE_CHECKING:
     from workbench.study import Study
 
 _FOCUS = Markup('<label class="note"><input type="checkbox" id="goal"> Show the heights around the goal only</label>')
+
+_STYLE = """
+:root { --text: #1f2328; --muted: #5c646d; --line: #d8dde3; --back: #ffffff; --panel: #f5f7f9; --accent: #0b5cad; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e6e8eb; --muted: #a2a9b2; --line: #363b42; --back: #14171a; --panel: #1e2126; --accent: #7cc0ff; }
+}
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--back); color: var(--text);
+       font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+main { max-width: 1240px; margin: 0 auto; padding: 24px 24px 64px; }
+h1 { font-size: 22px; margin: 8px 0 12px; overflow-wrap: anywhere; }
+h2 { font-size: 17px; margin: 36px 0 10px; padding-bottom: 4px; border-bottom: 1px solid var(--line); }
+.headline { font-size: 20px; margin: 8px 0; white-space: pre-line; }
+.headline b { color: var(--accent); }
+.note { color: var(--muted); margin: 4px 0; }
+#front { width: 100%; height: 560px; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: 6px 12px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { color: var(--muted); font-weight: 600; white-space: nowrap; }
+td { overflow-wrap: anywhere; min-width: 3em; }
+td:nth-child(2) { min-width: 15em; }
+td:nth-child(n+3) { white-space: nowrap; }
+td:last-child { white-space: normal; }
+pre { background: var(--panel); padding: 12px 14px; border-radius: 6px; overflow-x: auto; font-size: 13px; }
+dl { display: grid; grid-template-columns: minmax(9em, max-content) 1fr; gap: 2px 20px; margin: 8px 0 16px; }
+dt { color: var(--muted); }
+dd { margin: 0; overflow-wrap: anywhere; }
+@media print { main { max-width: none; } #front { page-break-inside: avoid; } }
+"""
 
 #: Draws the figure in the reader's scheme and again when the scheme changes.
 _SCRIPT = """
@@ -101,13 +130,12 @@ def report_html(study: Study) -> str:
         *_section("Machine and conditions", *_conditions(study)),
         *_section("How it was measured", tag("ul", *(tag("li", line) for line in _METHOD))),
     )
-    style = files("workbench.widgets").joinpath("static/report.css").read_text(encoding="utf-8")
     head = join(
         [
             Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
             Markup('<meta name="color-scheme" content="light dark">'),
             tag("title", f"{study.name} - compression study"),
-            Markup(f"<style>{style}</style>"),
+            Markup(f"<style>{_STYLE}</style>"),
         ]
     )
     scripts = join(
