@@ -16,7 +16,12 @@ from workbench.loading.labels import map_labels
 from workbench.loading.splits import assign, set_aside, stratified
 from workbench.loading.tables import Table, read_table
 
-TRICKY = [('he said "no, never" and left', 0), ("naïve — it's <b>good</b>, 100 %", 1), ("one\u2028line", 1)]
+TRICKY = [
+    ('he said "no, never" and left', 0),
+    ("naïve — it's <b>good</b>, 100 %", 1),
+    ("one\u2028line", 1),
+    ('" never closed', 0),
+]
 
 
 def write(path: Path, text: str, encoding: str = "utf-8") -> Path:

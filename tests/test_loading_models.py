@@ -269,6 +269,17 @@ def test_a_truncated_onnx_file(tmp_path: Path) -> None:
             OnnxFile(path).check()
 
 
+def test_an_onnx_graph_that_hangs_together_nowhere(tmp_path: Path) -> None:
+    import onnx
+
+    path = save_onnx(tmp_path / "model.onnx")
+    model = onnx.load(str(path))
+    model.graph.node[1].input[0] = "nothing"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="is truncated or no ONNX file"):
+        OnnxFile(path).check()
+
+
 def test_external_data_beside_the_file(tmp_path: Path) -> None:
     path = save_onnx(tmp_path / "model.onnx", external="weights.bin")
     source = OnnxFile(path)
