@@ -38,6 +38,8 @@ def fake_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     (info / "entry_points.txt").write_text(fakes.ENTRY_POINTS)
     path = [str(info.parent), str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
+    # Fakes time nothing, so they need not wait for a real sweep that holds this machine's lock.
+    monkeypatch.setenv("TMPDIR", str(info.parent))
     monkeypatch.syspath_prepend(str(info.parent))
     registry.members.cache_clear()
     yield
