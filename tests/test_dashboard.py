@@ -109,9 +109,47 @@ def points(page):
     return page.locator(".wb-plot .cartesianlayer .scatterlayer .point")
 
 
-def test_choose_start_watch_stop_click_and_reload(opened, folder):
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A BERT of two narrow layers, not trained, with its tokenizer and some data: (model folder, data folder)."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    home = tmp_path_factory.mktemp("tiny")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    words = {word: i for i, word in enumerate([*special, "good", "bad", "very", "not", "film"])}
+    raw = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), special, strict=True))
+    PreTrainedTokenizerFast(tokenizer_object=raw, model_max_length=128, **names).save_pretrained(home / "tiny-bert")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = BertConfig(vocab_size=len(words), max_position_embeddings=128, **sizes)
+    BertForSequenceClassification(config).save_pretrained(home / "tiny-bert")
+    (home / "data").mkdir()
+    rows = [f"{'very ' * (i % 3)}{'good' if i % 2 else 'bad'} film,{i % 2}" for i in range(120)]
+    for split in ("train", "validation"):
+        (home / "data" / f"{split}.csv").write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return home / "tiny-bert", home / "data"
+
+
+def _choose_folder(page, model, data):
+    page.get_by_label("Local folder or ONNX file").check()
+    for label, text in (("Model", model), ("Data", data)):
+        field = page.get_by_label(label, exact=True)
+        field.fill(str(text))
+        field.press("Tab")
+
+
+@pytest.mark.parametrize("model", ["folder", pytest.param("demo", marks=pytest.mark.slow)])
+def test_choose_start_watch_stop_click_and_reload(opened, folder, request, model):
     page = opened()
-    page.get_by_label("Embedded demo").check()
+    if model == "folder":
+        _choose_folder(page, *request.getfixturevalue("tiny"))
+    else:
+        page.get_by_label("Embedded demo").check()
+    study = "tiny-bert" if model == "folder" else "demo"
     for name in ("drop_layers", "static_int8", "dynamic_int8"):
         page.get_by_label(name, exact=True).uncheck()
     page.get_by_label("bf16", exact=True).check()
@@ -124,7 +162,7 @@ def test_choose_start_watch_stop_click_and_reload(opened, folder):
     button(page, "Start").dblclick()
     expect(page.locator(".wb-status")).to_contain_text("Running", ignore_case=True, timeout=SOON)
     expect(button(page, "Start")).to_be_disabled()
-    assert "study=demo" in page.url
+    assert f"study={study}" in page.url
 
     expect(page.locator(".wb-trials")).to_contain_text("fp32 · eager", timeout=LATER)
     expect(page.locator(".wb-trials tbody tr").first).to_contain_text("complete", timeout=LATER)
@@ -133,7 +171,7 @@ def test_choose_start_watch_stop_click_and_reload(opened, folder):
     # A reload in the middle is a new kernel: the study stands as it stood, and goes on.
     page.reload(timeout=2 * SOON)
     expect(page.locator(".wb-trials tbody tr").first).to_contain_text("complete", timeout=2 * SOON)
-    expect(page.get_by_role("heading", name="Compression workbench: demo")).to_be_visible()
+    expect(page.get_by_role("heading", name=f"Compression workbench: {study}")).to_be_visible()
     expect(button(page, "Stop")).to_be_enabled(timeout=SOON)
     page.wait_for_function("document.querySelectorAll('.wb-trials tbody td').length >= 18", timeout=LATER)
 
@@ -141,7 +179,7 @@ def test_choose_start_watch_stop_click_and_reload(opened, folder):
     expect(page.locator(".wb-status")).to_contain_text("idle", ignore_case=True, timeout=SOON)
     expect(button(page, "Start")).to_be_enabled(timeout=SOON)
     expect(button(page, "Stop")).to_be_disabled()
-    assert Study(folder / "demo").status().state == "idle"
+    assert Study(folder / study).status().state == "idle"
 
     _click_a_point(page)
     detail = page.locator(".wb-detail")
@@ -167,7 +205,7 @@ def _click_a_point(page):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_themes(opened, theme):
-    page = opened(f"&study=demo&theme={theme}")
+    page = opened(f"&study=tiny-bert&theme={theme}")
     expect(points(page).first).to_be_visible(timeout=SOON)
     colours = page.evaluate(
         """() => [

@@ -24,7 +24,7 @@ RECIPE = Recipe(Spoil(count=2), backend=Fake())
 
 def test_corrupt_store_is_kept_aside_and_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_bytes(b"this is no database, but somebody may want it" * 100)
-    with pytest.raises(StoreError, match="kept aside as study.db.corrupt"):
+    with pytest.raises(StoreError, match=r"kept aside as study\.db\.corrupt"):
         Study(tmp_path, FakeTask())
     (aside,) = tmp_path.glob("study.db.corrupt-*")
     assert aside.read_bytes().startswith(b"this is no database")

@@ -122,13 +122,15 @@ def test_another_process_sees_the_same_task(model: Path, data: Path) -> None:
     task = TextClassification(model, data, reserve=0.5, seed=3, sequence=16, labels_map={"0": "negative", "1": 1})
     code = (
         "import json, sys; from workbench.tasks.base import task_from_json;"
-        "t = task_from_json(json.loads(sys.argv[1]));"
+        "t = task_from_json(json.loads(sys.argv[1])); t.prepare(); t.draft();"
         "print(json.dumps([t.fingerprint(), t.encoded('calibration', 3), t.targets('report').tolist()]))"
     )
     carried = json.dumps(task.to_json())
     assert task_from_json(json.loads(carried)) == task
     ran = subprocess.run([sys.executable, "-c", code, carried], check=True, capture_output=True, text=True, timeout=120)
     there = json.loads(ran.stdout)
+    # No bar, and none of the notes that transformers' imports print.
+    assert ran.stderr == ""
     assert there == [task.fingerprint(), task.encoded("calibration", 3), task.targets("report").tolist()]
 
 

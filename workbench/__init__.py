@@ -7,6 +7,7 @@ name too (`workbench.StaticInt8`, `workbench.OpenVINO`), whether it lies in this
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Any
 
 __version__ = "0.1.0"
@@ -29,6 +30,11 @@ _PUBLIC = {
     "make_task": "workbench.study",
     "WorkbenchError": "workbench.errors",
 }
+
+
+# transformers imports torchao, which reports at every import what its CPU build does not bring; nobody can act on it.
+for _chatty in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_chatty).setLevel(logging.ERROR)
 
 
 def __getattr__(name: str) -> Any:

@@ -101,9 +101,7 @@ def show_front(study: Study, *, everything: bool, as_json: bool) -> None:
         say(f"note: {note}")
     if data["trials"] and data["trials"][0]["noise"]:
         band = data["trials"][0]["noise"]
-        say(
-            f"A/A band: {band['low']:.3f}× … {band['high']:.3f}×; a speed-up inside it is no difference."
-        )
+        say(f"A/A band: {band['low']:.3f}× … {band['high']:.3f}×; a speed-up inside it is no difference.")
 
 
 def show_trials(rows: list[dict[str, Any]], front: list[int] | None = None) -> None:

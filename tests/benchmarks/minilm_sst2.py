@@ -60,9 +60,7 @@ def main() -> None:
         gaps = {name: two[name] / one[name] - 1 for name in names}
         tau = kendalltau([one[n] for n in names], [two[n] for n in names]).statistic
         worst = max(gaps, key=lambda name: abs(gaps[name]))
-        print(
-            f"\n{first.name} against {second.name}: largest gap {gaps[worst]:+.1%} ({worst}), Kendall tau {tau:.3f}"
-        )
+        print(f"\n{first.name} against {second.name}: largest gap {gaps[worst]:+.1%} ({worst}), Kendall tau {tau:.3f}")
         for name in names:
             print(f"  {name:32} {one[name]:6.2f}× {two[name]:6.2f}× {gaps[name]:+6.1%}")
 

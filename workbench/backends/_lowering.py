@@ -143,13 +143,13 @@ def shares(precision: Mapping[str, str], macs: Mapping[str, int]) -> dict[str, f
 
 def honoured(plan: Plan, precision: Mapping[str, str], backend: Backend) -> None:
     """Raise `Refused` where the lowered model does not run a layer in the precision that was planned for it."""
-    planned = {name: plan.layers[name].kind if name in plan.layers else plan.base for name in precision}
-    wrong = [name for name, kind in planned.items() if kind.split("_")[0] != precision[name]]
+    planned = dict.fromkeys(precision, plan.base) | {name: one.kind for name, one in plan.layers.items()}
+    wrong = [name for name, kind in planned.items() if kind.split("_")[0] != precision.get(name)]
     if wrong:
         first = wrong[0]
         raise Refused(
             f"{backend.title} runs {len(wrong)} of {len(planned)} layers in another precision than planned, "
-            f"such as {first!r}: {precision[first]} instead of {planned[first]}.",
+            f"such as {first!r}: {precision.get(first, 'nothing')} instead of {planned[first]}.",
             do="keep these layers, or use another runtime",
         )
 

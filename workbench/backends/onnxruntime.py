@@ -123,7 +123,8 @@ class OnnxRuntime(Backend):
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             calibrate_method=getattr(CalibrationMethod, {"minmax": "MinMax"}.get(precision.calibration, "Percentile")),
-            extra_options={"CalibPercentile": precision.percentile, "CalibStridedMinMax": reader.stride},
+            # Rounds of one example, despite the option's name: examples differ in length, and memory is finite.
+            extra_options={"CalibPercentile": precision.percentile, "CalibStridedMinMax": 1},
         )
 
     def _options(self) -> onnxruntime.SessionOptions:
@@ -180,11 +181,10 @@ class OnnxRunner(Runner):
 
 
 class _Reader:
-    """Calibration batches as ONNX Runtime reads them, a few at a time, because it keeps every tensor of a round."""
+    """Calibration batches as ONNX Runtime reads them, in rounds: it keeps all tensors of a round, and stacks them."""
 
     def __init__(self, batches: list[Batch]) -> None:
         self._batches, self._round = batches, iter(batches)
-        self.stride = max(size for size in range(1, 17) if len(batches) % size == 0)
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -149,16 +150,20 @@ class OpenVinoRunner(Runner):
 
     def effect(self) -> Effect:
         """Read from the plugin's execution graph, after its own fusions."""
-        layers: dict[str, str] = {}
         nodes: Counter[str] = Counter()
-        names = self._settings["layers"]
+        named: dict[str, str] = {}
+        nameless: list[str] = []
         for node in self._compiled.get_runtime_model().get_ordered_ops():
             info = {key: value.astype(str) for key, value in node.get_rt_info().items()}
             nodes[info["layerType"]] += 1
-            if info["layerType"] in ("FullyConnected", "MatMul"):
-                layer = _layer_of(info["originalLayersNames"].split(","), names)
-                if layer:
-                    layers[layer] = _KINDS[info["runtimePrecision"]]
+            originals = info["originalLayersNames"].split(",")
+            found = [layer for layer in (_layer_of(name, self._settings["layers"]) for name in originals) if layer]
+            # A subgraph compiles several layers into one; of another node only the first name is its own.
+            own = found if info["layerType"] == "Subgraph" else found[:1] if _is_linear(node, info["layerType"]) else []
+            named |= dict.fromkeys(own, _KINDS.get(info["runtimePrecision"], info["runtimePrecision"]))
+            if _is_linear(node, info["layerType"]) and not own:
+                nameless.append(_KINDS[info["runtimePrecision"]])
+        layers = _complete(self._settings["macs"], named, nameless)
         constants = (op for op in self._model.get_ordered_ops() if op.get_type_name() == "Constant")
         stored = sum(int(np.prod(op.get_output_shape(0))) for op in constants)
         if self._settings["dynamic_int8"] and not self._quantizes():
@@ -211,8 +216,9 @@ def _linear(model: Any) -> dict[str, str]:
     for op in model.get_ordered_ops():
         if op.get_type_name() == "MatMul" and _is_constant(op.input_value(1).get_node()):
             node = op.get_friendly_name()
+            layer = node.removesuffix("/WithoutBiases")
             matched = _FROM_MODULE.match(node)
-            found[matched["layer"] if matched else node] = node
+            found[matched["layer"] if matched else layer] = node
     return found
 
 
@@ -221,6 +227,13 @@ def _is_constant(op: Any) -> bool:
     while op.get_type_name() in ("Convert", "Transpose"):
         op = op.input_value(0).get_node()
     return op.get_type_name() == "Constant"
+
+
+def _is_linear(node: Any, kind: str) -> bool:
+    """Whether an executed node multiplies by a stored matrix; the two products of attention do not."""
+    if kind not in ("FullyConnected", "MatMul"):
+        return False
+    return node.input_value(1).get_node().get_rt_info()["layerType"].astype(str) in ("Const", "Reorder")
 
 
 def _macs(model: Any, layers: dict[str, str], sequence: int) -> dict[str, int]:
@@ -246,16 +259,28 @@ def _all_found(draft: Draft, layers: dict[str, str]) -> None:
         )
 
 
-def _layer_of(originals: list[str], layers: dict[str, str]) -> str | None:
-    """The layer of an executed node, from the names of the nodes that were fused into it."""
-    for name in originals:
-        matched = _FROM_MODULE.match(name)
-        if matched and matched["layer"] in layers.values():
-            return matched["layer"]
-        # NNCF and the plugin append to a node's name.
-        if name.split("/")[0] in layers or name in layers:
-            return layers.get(name) or layers[name.split("/")[0]]
-    return None
+def _layer_of(name: str, layers: dict[str, str]) -> str | None:
+    """The layer that a node came from, where its name still tells; NNCF and the plugin append to names."""
+    matched = _FROM_MODULE.match(name)
+    if matched:
+        return matched["layer"] if matched["layer"] in layers.values() else None
+    return layers.get(name) or layers.get(name.split("/")[0])
+
+
+def _complete(order: Iterable[str], named: dict[str, str], nameless: list[str]) -> dict[str, str]:
+    """Precision by layer, all in `order`; layers whose node the plugin renamed take the nameless ones, in order.
+
+    Raises `Refused` where their numbers differ, so that no layer is ever counted by guessing.
+    """
+    missing = [name for name in order if name not in named]
+    if len(missing) != len(nameless):
+        raise Refused(
+            f"OpenVINO's execution graph has {len(nameless)} nameless linear nodes for {len(missing)} layers, such as "
+            f"{(missing or ['none'])[0]!r}, so it cannot be told what took effect.",
+            do="use another runtime for this model",
+        )
+    found = {**named, **dict(zip(missing, nameless, strict=True))}
+    return {name: found[name] for name in order}
 
 
 def _advanced(precision: Precision) -> Any:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from workbench.draft import ModelFacts
 from workbench.errors import ModelError, UnsafeModel
 from workbench.loading.hashing import hash_files
 from workbench.loading.memory import check_memory, tensors
+from workbench.loading.quiet import import_models, no_bars
 from workbench.loading.source import Source
 from workbench.loading.tokens import TOKENIZER_FILES, Encoder, TokenizerEncoder
 
@@ -57,11 +56,13 @@ class HFFolder(Source):
 
     def load(self) -> Any:
         import torch
+
+        import_models()
         from transformers import AutoModelForSequenceClassification
 
         self.check()
         try:
-            with _no_bars():
+            with no_bars():
                 module, info = AutoModelForSequenceClassification.from_pretrained(
                     str(self.folder),
                     dtype=torch.float32,
@@ -106,6 +107,8 @@ class HFFolder(Source):
     def meta(self) -> Any:
         """The model on the meta device: every shape, no weight."""
         import torch
+
+        import_models()
         from transformers import AutoModelForSequenceClassification
 
         try:
@@ -283,20 +286,6 @@ def first_line(error: Exception) -> str:
     """The first line of what a library said."""
     text = str(error).strip()
     return text.splitlines()[0] if text else repr(error)
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Loading from a local disk draws no progress bar."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _head_parts(module: Any) -> set[str]:

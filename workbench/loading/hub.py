@@ -22,6 +22,7 @@ from workbench.loading.content import cache, settle
 from workbench.loading.folder import PICKLES, conversion
 from workbench.loading.hashing import hash_json
 from workbench.loading.hub_errors import explained, is_offline, is_unknown, offline, readable, status, unreachable
+from workbench.loading.quiet import no_dataset_bars
 
 Progress = Callable[[float, str], None]
 
@@ -132,31 +133,23 @@ def _build_dataset(repo: str, configuration: str | None, info: Any, folder: Path
     import datasets
     from huggingface_hub import HfApi
 
-    commit, quiet = info.sha, datasets.utils.are_progress_bars_disabled()
-    datasets.utils.disable_progress_bars()
-    try:
-        with explained(repo, "dataset", commit), readable(repo, configuration):
-            # `datasets` would take a gated data set for one that does not exist.
-            HfApi().auth_check(repo, repo_type="dataset")
-            # A commit, not a branch: with a branch `datasets` asks a second server for exported Parquet files.
-            builder = datasets.load_dataset_builder(
-                repo, configuration, revision=commit, cache_dir=str(folder / "arrow")
-            )
-            prefix = f"hf://datasets/{repo}@{commit}/"
-            files = [
-                file.removeprefix(prefix)
-                for split in (builder.config.data_files or {}).values()
-                for file in split
-                if file.startswith(prefix)
-            ]
-            _download(repo, commit, "dataset", [glob.escape(file) for file in files], info, progress)
-            builder.download_and_prepare()
-            (folder / "parquet").mkdir()
-            for split, part in builder.as_dataset().items():
-                part.to_parquet(str(folder / "parquet" / f"{split}.parquet"))
-    finally:
-        if not quiet:
-            datasets.utils.enable_progress_bars()
+    with no_dataset_bars(), explained(repo, "dataset", info.sha), readable(repo, configuration):
+        # `datasets` would take a gated data set for one that does not exist.
+        HfApi().auth_check(repo, repo_type="dataset")
+        # A commit, not a branch: with a branch `datasets` asks a second server for exported Parquet files.
+        builder = datasets.load_dataset_builder(repo, configuration, revision=info.sha, cache_dir=str(folder / "arrow"))
+        prefix = f"hf://datasets/{repo}@{info.sha}/"
+        files = [
+            file.removeprefix(prefix)
+            for split in (builder.config.data_files or {}).values()
+            for file in split
+            if file.startswith(prefix)
+        ]
+        _download(repo, info.sha, "dataset", [glob.escape(file) for file in files], info, progress)
+        builder.download_and_prepare()
+        (folder / "parquet").mkdir()
+        for split, part in builder.as_dataset().items():
+            part.to_parquet(str(folder / "parquet" / f"{split}.parquet"))
 
 
 def _info(repo: str, revision: str | None, kind: str, *, strict: bool = False) -> Any:

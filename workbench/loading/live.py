@@ -10,13 +10,15 @@ from __future__ import annotations
 import errno
 import inspect
 import json
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import DataError, ModelError
 from workbench.loading.content import keep
+from workbench.loading.quiet import import_models, no_bars, no_dataset_bars
 
 #: Beside the tensors of a plain module: {"factory": "package.module:function"}.
 FACTORY_FILE = "factory.json"
@@ -28,6 +30,8 @@ def model_path(model: Any, tokenizer: Any = None, factory: str | None = None) ->
     Raises `ModelError` for anything else, and for a module that nothing can build again.
     """
     from torch import nn
+
+    import_models()
     from transformers import PreTrainedModel
 
     if not isinstance(model, nn.Module):
@@ -39,7 +43,7 @@ def model_path(model: Any, tokenizer: Any = None, factory: str | None = None) ->
     if isinstance(model, PreTrainedModel) and factory is None:
 
         def write(folder: Path) -> None:
-            with _as_os_error():
+            with _as_os_error(), no_bars():
                 model.save_pretrained(str(folder))
             if with_tokenizer:
                 tokenizer.save_pretrained(str(folder))
@@ -83,8 +87,10 @@ def data_path(data: Any) -> str:
         )
 
     def write(folder: Path) -> None:
-        for name, part in parts.items():
-            part.to_parquet(str(folder / f"{Path(name).name}.parquet"))
+        # A pandas frame draws no bar, and needs no import of datasets.
+        with no_dataset_bars() if "datasets" in sys.modules else nullcontext():
+            for name, part in parts.items():
+                part.to_parquet(str(folder / f"{Path(name).name}.parquet"))
 
     return str(keep("data", write))
 

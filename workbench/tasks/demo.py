@@ -154,6 +154,7 @@ def _patient(lock: Any, progress: Progress | None) -> Any:
 def _make(folder: Path, settings: Settings, progress: Progress | None) -> None:
     """Train and write `folder` in one rename; the caller holds the lock, so whatever is half-done is nobody's."""
     from safetensors import SafetensorError
+    from safetensors.torch import save_file
 
     partial = folder.with_name(f"{folder.name}.partial")
     for leftover in (partial, folder):
@@ -161,7 +162,8 @@ def _make(folder: Path, settings: Settings, progress: Progress | None) -> None:
     model, tokenizer = _train_until_enough(settings, progress)
     try:
         tokenizer.save_pretrained(str(partial))
-        model.save_pretrained(str(partial))
+        model.config.save_pretrained(str(partial))
+        save_file(model.state_dict(), partial / "model.safetensors", metadata={"format": "pt"})
         partial.rename(folder)
     except SafetensorError as error:
         raise OSError(str(error)) from error
@@ -296,6 +298,7 @@ def _blank_model(vocabulary: int, settings: Settings) -> Any:
     )
     # The backward pass of scaled_dot_product_attention in BF16 takes as long on a CPU as all the rest of the step.
     config._attn_implementation = "eager"
+    config.architectures = [DistilBertForSequenceClassification.__name__]
     model = DistilBertForSequenceClassification(config)
     for layer in model.distilbert.transformer.layer:
         for projection in (layer.attention.out_lin, layer.ffn.lin2):
