@@ -203,6 +203,19 @@ def test_builder_offers_everything_registered():
     assert "Tick at least one runtime" in made.told.value
 
 
+def test_a_clicked_trial_opens_in_the_builder(store, tmp_path):
+    made = Dashboard(tmp_path, watch=False)
+    recipe = Recipe(workbench.DropLayers(count=1), workbench.StaticInt8(samples=77), backend=workbench.Eager(batch=4))
+    made.explorer.value = recipe
+    made.explorer.reuse.click()
+    space = made.builder.value
+    assert {step.name: step.fixed() for step in space.steps} == {
+        "drop_layers": {"count": 1},
+        "static_int8": {"samples": 77},
+    }
+    assert [(b.name, b.fixed()) for b in space.backends] == [("eager", {"batch": 4})]
+
+
 def test_builder_greys_out_what_is_missing(monkeypatch):
     name, kind = next(iter(members("backends").items()))
     monkeypatch.setattr(kind, "available", classmethod(lambda cls: f"not installed: pip install {EVIL}"))

@@ -139,6 +139,7 @@ class Dashboard(ipw.VBox):
         self.explorer.theme = self.page.theme
         self.builder.observe(lambda change: self.tuner.set_trait("space", change["new"]), "value")
         self.tuner.space = self.builder.value
+        self.explorer.use = self.builder.show
         self.tuner.start = lambda: self._do("Starting …", self.start)
         self.tuner.stop = lambda: self._do("Stopping …", self.stop)
         self.tuner.resume = lambda: self._do("Resuming …", self.resume)

@@ -6,6 +6,7 @@ A list of trials does the same as a click, for keyboards. Left out: selecting se
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as ipw
@@ -92,11 +93,16 @@ class ParetoExplorer(Adapter):
         self.axis = ipw.Dropdown(options=[(a.title, name) for name, a in AXES.items()], description="Across", **auto)
         self.near = ipw.ToggleButton(description="Around the goal", tooltip="Show the heights that matter for the goal")
         self.choose = ipw.Dropdown(options=[("none", None)], description="Trial", **auto)
+        self.use: Callable[[Recipe], None] = lambda recipe: None
+        self.reuse = ipw.Button(description="Open in the builder", tooltip="Tick what this recipe is made of")
+        self.reuse.layout.display = "none"
+        self.reuse.on_click(lambda _: self.value is not None and self.use(self.value))
         self.said, self.detail = html("", "wb-note"), html("", "wb-detail")
         self.trials, self.left_out = html("", "wb-trials"), html("", "wb-refusals")
         top = styled(ipw.HBox([self.axis, self.near, self.choose]), "wb-row")
         super().__init__([heading("Accuracy against cost"), top, self.figure, self.said], "wb-card")
-        self.children = (*self.children, self.detail, self.code_box(), self.trials, self.left_out)
+        actions = styled(ipw.HBox([self.code_box(), self.reuse]), "wb-row")
+        self.children = (*self.children, self.detail, actions, self.trials, self.left_out)
         for widget, trait in ((self.axis, "value"), (self.near, "value"), (self, ["frame", "goal", "theme"])):
             widget.observe(self._draw, trait)
         self.observe(self._fill, "frame")
@@ -139,6 +145,7 @@ class ParetoExplorer(Adapter):
         with self._lock:
             row = next((r for r in tables.rows(self.frame) if r["number"] == self.selected), None)
             self.value = _recipe(row["recipe"]) if row else None
+            self.reuse.layout.display = "none" if self.value is None else None
             self.detail.value = detail_html(self.frame, self.selected)
 
     def _say(self, _: object = None) -> None:

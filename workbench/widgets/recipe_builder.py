@@ -18,7 +18,7 @@ from workbench.backends.base import Backend
 from workbench.draft import ModelFacts
 from workbench.errors import UserError
 from workbench.plots.markup import Markup, join, tag
-from workbench.recipe import Open, Space
+from workbench.recipe import Open, Recipe, Space
 from workbench.registry import find, members
 from workbench.widgets.base import Adapter, heading, html, styled
 from workbench.widgets.controls import changed, control
@@ -96,6 +96,17 @@ class RecipeBuilder(Adapter):
         """`Space(Open('bf16', optional=True), backends=[Open('openvino')])`"""
         return repr(self.value)
 
+    def show(self, recipe: Recipe) -> None:
+        """Tick what `recipe` is made of, with its settings, and nothing else."""
+        steps = {step.name: step for step in recipe.steps}
+        for name, tick in self.techniques.items():
+            tick.value = name in steps
+            if name in steps:
+                _set(self.settings[name], steps[name].settings())
+        for name, tick in self.backends.items():
+            tick.value = name == recipe.backend.name and not tick.disabled
+        _set(self.workload, recipe.backend.settings())
+
     def task_options(self) -> dict[str, Any]:
         """What the task has to know of the runtimes' settings: it cuts its texts to the same length."""
         sequence = changed(Backend.knobs(), self.workload).get("sequence")
@@ -165,6 +176,12 @@ def refusals_html(pairs: list[tuple[str, str]], wrong: str = "") -> Markup:
 def _tick(name: str, kind: type, ticked: bool) -> ipw.Checkbox:
     title = getattr(kind, "title", name)
     return styled(ipw.Checkbox(value=ticked, description=title, tooltip=summary(kind), indent=False), "wb-tick")
+
+
+def _set(controls: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    for name, made in controls.items():
+        value = values[name]
+        made.value = ", ".join(value) if isinstance(value, tuple) else value
 
 
 def _controls(knobs: Mapping[str, Any]) -> dict[str, Any]:
