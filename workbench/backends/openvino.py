@@ -159,9 +159,10 @@ class OpenVinoRunner(Runner):
             originals = info["originalLayersNames"].split(",")
             found = [layer for layer in (_layer_of(name, self._settings["layers"]) for name in originals) if layer]
             # A subgraph compiles several layers into one; of another node only the first name is its own.
-            own = found if info["layerType"] == "Subgraph" else found[:1] if _is_linear(node, info["layerType"]) else []
+            kind = info["layerType"]
+            own = found if kind == "Subgraph" else found[:1] if kind in ("FullyConnected", "MatMul") else []
             named |= dict.fromkeys(own, _KINDS.get(info["runtimePrecision"], info["runtimePrecision"]))
-            if _is_linear(node, info["layerType"]) and not own:
+            if kind == "FullyConnected" and not own:
                 nameless.append(_KINDS[info["runtimePrecision"]])
         layers = _complete(self._settings["macs"], named, nameless)
         constants = (op for op in self._model.get_ordered_ops() if op.get_type_name() == "Constant")
@@ -227,13 +228,6 @@ def _is_constant(op: Any) -> bool:
     while op.get_type_name() in ("Convert", "Transpose"):
         op = op.input_value(0).get_node()
     return op.get_type_name() == "Constant"
-
-
-def _is_linear(node: Any, kind: str) -> bool:
-    """Whether an executed node multiplies by a stored matrix; the two products of attention do not."""
-    if kind not in ("FullyConnected", "MatMul"):
-        return False
-    return node.input_value(1).get_node().get_rt_info()["layerType"].astype(str) in ("Const", "Reorder")
 
 
 def _macs(model: Any, layers: dict[str, str], sequence: int) -> dict[str, int]:
