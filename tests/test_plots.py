@@ -58,6 +58,12 @@ def test_vertical_bars_are_the_paired_drop():
     assert point.y_high == pytest.approx(89.91 - 100 * row.drop_low)
 
 
+def test_an_interval_stays_within_what_a_share_can_be():
+    frame = fake_frame(2)
+    frame[["accuracy", "drop_low"]] = [0.999, -0.02]
+    assert pareto_data(frame).points[1].y_high == 100
+
+
 def test_lower_is_better_for_a_cost():
     by_speed, by_time = pareto_data(fake_frame()), pareto_data(fake_frame(), x="latency_ms")
     assert set(by_speed.front) == set(by_time.front)

@@ -134,6 +134,8 @@ def _point(row: Mapping[str, Any], x: str, front: bool, baseline: Mapping[str, A
     if baseline is not None and row is not baseline:
         score = table.number(baseline["accuracy"])
         low, high = (factor * (score - table.number(row.get(key))) for key in ("drop_high", "drop_low"))
+        # The interval of a difference may reach beyond what a share can be.
+        low, high = (max(low, 0.0), min(high, 100.0)) if factor == 100 else (low, high)
     return Point(
         number=int(row["number"]),
         x=table.number(row[x]),

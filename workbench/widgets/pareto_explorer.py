@@ -51,6 +51,8 @@ def trials_html(frame: pd.DataFrame) -> Markup:
         return tag("p", "No trial yet.", class_="wb-note")
     front = set(pareto_data(frame).front)
     shown = tables.trials_table(frame)[BESIDE]
+    if (shown["State"] == "complete").all():
+        shown = shown.drop(columns=["State"])
     marked = [i for i, number in enumerate(shown["#"]) if number in front]
     parts = [tag("div", table(shown, marked=marked), class_="wb-wide")]
     lost = tables.failures(frame)[["#", "Recipe", "State", "Reason"]]
