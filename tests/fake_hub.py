@@ -24,12 +24,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 @dataclass
 class Repository:
-    """Files by path. `revisions` are further names (branches, tags) of the one commit there is."""
+    """Files by path. `revisions` are names (branches, tags) of the one commit there is; `id` is the name that the hub
+    gives it now, where it was asked for by an old one."""
 
     files: dict[str, bytes]
     gated: bool = False
     revisions: tuple[str, ...] = ("main",)
     commit: str = ""
+    id: str = ""
 
     def __post_init__(self) -> None:
         self.commit = self.commit or hashlib.sha1(repr(sorted(self.files.items())).encode()).hexdigest()
@@ -141,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if action in (None, "revision"):
             siblings = [{"rfilename": path, "size": len(data)} for path, data in repository.files.items()]
-            about = {"id": name, "modelId": name, "sha": repository.commit, "siblings": siblings, "tags": []}
+            about = {"id": repository.id or name, "sha": repository.commit, "siblings": siblings, "tags": []}
             self._json({**about, "private": False, "gated": "manual" if repository.gated else False})
             return
         if repository.gated:

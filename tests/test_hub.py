@@ -235,6 +235,13 @@ def test_a_data_set_is_downloaded_once(hub: FakeHub, home: Path, tables: dict[st
     assert not list((home / "workbench").rglob(".new-*"))
 
 
+def test_a_data_set_by_its_old_short_name(hub: FakeHub, home: Path, tables: dict[str, bytes]) -> None:
+    """`glue/sst2` is configuration sst2 of glue, which the hub calls nyu-mll/glue today."""
+    hub.datasets["glue"] = hub.datasets["nyu-mll/glue"] = Repository(tables, id="nyu-mll/glue")
+    (told,) = ask(hub.url, home, "dataset('glue/sst2')")
+    assert told["files"] == ["train.parquet", "validation.parquet"]
+
+
 def test_data_sets_that_cannot_be_had(hub: FakeHub, home: Path, tables: dict[str, bytes]) -> None:
     hub.datasets["made/glue"] = Repository(tables)
     hub.datasets["made/gated"] = Repository(tables, gated=True)
