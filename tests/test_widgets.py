@@ -197,6 +197,7 @@ def test_builder_offers_everything_registered():
     made = RecipeBuilder()
     assert set(made.techniques) == set(members("techniques"))
     assert set(made.backends) == set(members("backends"))
+    assert all(step.optional for step in made.value.steps)
     for tick in made.backends.values():
         tick.value = False
     assert made.value is None
@@ -446,6 +447,14 @@ def test_a_name_from_the_address_opens_nothing_else(store, tmp_path, name):
     assert made.study is None
     assert bool(made.panel.value) == bool(name)
     assert "<img" not in made.panel.value
+
+
+def test_only_what_is_listed_below_the_root_is_opened(store, tmp_path, monkeypatch):
+    store(tmp_path / "hidden", task="one")
+    made = Dashboard(tmp_path, watch=False)
+    monkeypatch.setattr(dashboard_module, "studies", lambda root: [])
+    with pytest.raises(UserError, match="There is no study 'hidden'"):
+        made.open_study("hidden")
 
 
 def test_names_of_studies():
