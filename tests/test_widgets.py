@@ -279,7 +279,7 @@ def test_explorer_selects_by_click_and_by_list():
     assert made.choose.value == 2
     assert isinstance(made.value, Recipe)
     assert "Trial 2: fp32 · onnxruntime" in made.detail.value
-    made.choose.value = None
+    made.choose.value = made.choose.options[0][1]
     assert made.value is None
     assert made.code == "None"
     assert "Click a point" in made.detail.value
@@ -293,6 +293,7 @@ def test_explorer_keeps_the_selection_while_the_study_grows():
     assert "drop_layers" in made.figure.figure
     made.frame = fake_frame(1)
     assert made.selected is None
+    assert made.choose.label == "none"
 
 
 def test_explorer_follows_theme_axis_and_focus():

@@ -22,6 +22,8 @@ from workbench.recipe import Recipe
 from workbench.widgets.base import Adapter, code_html, heading, html, styled
 from workbench.widgets.figure import Figure
 
+#: The value of "none" in the list of trials: None would leave the list without a selection, blank.
+_NONE = -1
 #: Columns of the table beside the figure; a click shows all of them.
 BESIDE = ["#", "Recipe", "State", "Score", "Change", "Speed-up", "Latency p50", "Size", "In effect"]
 
@@ -94,7 +96,7 @@ class ParetoExplorer(Adapter):
         self.figure = styled(Figure(), "wb-figure")
         self.axis = ipw.Dropdown(options=[(a.title, name) for name, a in AXES.items()], description="Across", **auto)
         self.near = ipw.ToggleButton(description="Around the goal", tooltip="Show the heights that matter for the goal")
-        self.choose = ipw.Dropdown(options=[("none", None)], description="Trial", **auto)
+        self.choose = ipw.Dropdown(options=[("none", _NONE)], description="Trial", **auto)
         self.use: Callable[[Recipe], None] = lambda recipe: None
         self.reuse = ipw.Button(description="Open in the builder", tooltip="Tick what this recipe is made of")
         self.reuse.layout.display = "none"
@@ -111,7 +113,11 @@ class ParetoExplorer(Adapter):
         self.observe(self._say, ["refused", "notes"])
         self.observe(self._select, "selected")
         self.figure.observe(self._clicked, "clicked")
-        traitlets.link((self, "selected"), (self.choose, "value"))
+        traitlets.link(
+            (self, "selected"),
+            (self.choose, "value"),
+            transform=(lambda n: _NONE if n is None else n, lambda n: None if n in (_NONE, None) else n),
+        )
         self.frame = pd.DataFrame()
 
     @property
@@ -129,9 +135,9 @@ class ParetoExplorer(Adapter):
         """Bring the list of trials and the table to the frame."""
         with self._lock:
             titles = [(f"{row['number']}: {row['title']}", row["number"]) for row in tables.rows(self.frame)]
-            if list(self.choose.options) != [("none", None), *titles]:
+            if list(self.choose.options) != [("none", _NONE), *titles]:
                 keep = self.selected
-                self.choose.options = [("none", None), *titles]
+                self.choose.options = [("none", _NONE), *titles]
                 self.selected = keep if keep in [number for _, number in titles] else None
             self.trials.value = trials_html(self.frame)
             self._detail()
