@@ -117,7 +117,10 @@ class FakeStudy:
 
         if self.count == 0:
             return None
-        machine, conditions = {"cpu": "no machine" + self.evil, "cores": 2}, {"batch": 1, "sequence": 128}
+        machine, conditions = (
+            {"cpu": "no machine" + self.evil, "gpu": None, "ram_mb": 25_275},
+            {"batch": 1, "sequence": 128},
+        )
         measured = Measurement(
             proportion(784, EXAMPLES), "accuracy", correct=784, machine=machine, conditions=conditions
         )

@@ -151,6 +151,7 @@ def test_table_has_digits_units_and_intervals():
     assert shown.loc[8, "Speed-up"] == "3.33× [3.28, 3.38]"
     assert shown.loc[8, "Change"].startswith("−0.23 pt [")
     assert shown.loc[8, "Flips"] == "−5 / +3"
+    assert shown.loc[3, "Flips"] == "0 / 0"
     assert shown.loc[8, "Score"].startswith("89.68 % [")
     assert shown.loc[2, "Speed-up"].endswith("(no difference)")
     assert shown.loc[6, "In effect"] == "97 % int8, 3 % fp32"

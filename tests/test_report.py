@@ -50,11 +50,13 @@ def test_report_says_what_it_must(tmp_path):
         "OpenVINO has no dynamic INT8",
         "Recipe(StaticInt8(), backend=Openvino())",
         "no machine",
+        "ram mb 25,275",
         "Latency is paired",
         "97 % int8, 3 % fp32",
         "11 complete, 1 failed",
     ):
         assert part in words, part
+    assert "None" not in words
 
 
 def test_nothing_is_injected(tmp_path):

@@ -35,21 +35,21 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--text);
        font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 1240px; margin: 0 auto; padding: 24px 24px 64px; }
+main { max-width: 1360px; margin: 0 auto; padding: 24px 24px 64px; }
 h1 { font-size: 22px; margin: 8px 0 12px; overflow-wrap: anywhere; }
 h2 { font-size: 17px; margin: 36px 0 10px; padding-bottom: 4px; border-bottom: 1px solid var(--line); }
 .headline { font-size: 20px; margin: 8px 0; white-space: pre-line; }
 .headline b { color: var(--accent); }
 .note { color: var(--muted); margin: 4px 0; }
-#front { width: 100%; height: 560px; }
+#front { width: 100%; min-height: 440px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: 6px 12px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th, td { text-align: left; padding: 6px 10px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--muted); font-weight: 600; white-space: nowrap; }
 td { overflow-wrap: anywhere; min-width: 3em; }
 td:nth-child(2) { min-width: 15em; }
 td:nth-child(n+3) { white-space: nowrap; }
-td:last-child { white-space: normal; }
+.reasons td { white-space: normal; }
 pre { background: var(--panel); padding: 12px 14px; border-radius: 6px; overflow-x: auto; font-size: 13px; }
 dl { display: grid; grid-template-columns: minmax(9em, max-content) 1fr; gap: 2px 20px; margin: 8px 0 16px; }
 dt { color: var(--muted); }
@@ -205,10 +205,10 @@ def _python(study: Study, frame: pd.DataFrame) -> Iterator[Markup]:
 def _failed(study: Study, frame: pd.DataFrame) -> Iterator[Markup]:
     lost = tables.failures(frame).drop(columns=["Python"])
     if not lost.empty:
-        yield tag("div", table(lost), class_="wide")
+        yield tag("div", table(lost), class_="wide reasons")
     refused = [{"Recipe": row["title"], "Refused before the start because": row["reason"]} for row in study.refused()]
     if refused:
-        yield tag("div", table(pd.DataFrame(refused)), class_="wide")
+        yield tag("div", table(pd.DataFrame(refused)), class_="wide reasons")
     if lost.empty and not refused:
         yield tag("p", "None.")
 
@@ -233,7 +233,8 @@ def _conditions(study: Study) -> Iterator[Markup]:
 
 def _facts(facts: Mapping[str, Any]) -> Markup:
     """A dictionary as a list of terms; nested ones are written out."""
-    pairs = (item for key, value in facts.items() for item in (tag("dt", _words(key)), tag("dd", _plain(value))))
+    known = {key: _plain(value) for key, value in facts.items() if value is not None}
+    pairs = (item for key, text in known.items() if text for item in (tag("dt", _words(key)), tag("dd", text)))
     return tag("dl", *pairs)
 
 
@@ -246,4 +247,6 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{_words(key)}: {_plain(item)}" for key, item in value.items())
     if isinstance(value, list | tuple | set | frozenset):
         return ", ".join(map(_plain, value))
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -130,7 +130,9 @@ def within_noise(row: Mapping[str, Any], speedup: Estimate) -> bool:
 def flips_text(row: Mapping[str, Any]) -> str:
     """`−7 / +3`: right answers lost and gained."""
     lost, gained = number(row.get("flips_lost")), number(row.get("flips_gained"))
-    return "" if math.isnan(lost) or math.isnan(gained) else f"−{lost:.0f} / +{gained:.0f}"
+    if math.isnan(lost) or math.isnan(gained):
+        return ""
+    return f"{'−' * (lost > 0)}{lost:.0f} / {'+' * (gained > 0)}{gained:.0f}"
 
 
 def effect_text(effect: Any) -> str:
