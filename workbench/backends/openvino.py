@@ -89,8 +89,8 @@ class OpenVINO(Backend):
             chosen = draft.plan.quantization()
             if chosen:
                 model = self._quantize(model, layers, chosen, draft)
-            # FP16 weights would move the logits of an FP32 model.
-            openvino.save_model(model, str(folder / MODEL), compress_to_fp16=False)
+            # FP16 holds more digits than BF16 computes with, but would move the logits of an FP32 model.
+            openvino.save_model(model, str(folder / MODEL), compress_to_fp16=base == "bf16" and not chosen)
         write_settings(
             folder,
             base=base,
