@@ -55,10 +55,10 @@ class Settings:
     feed_forward: int = 512
     positions: int = 512
     vocabulary: int = 600
-    steps: int = 560
+    steps: int = 720
     batch: int = 64
     learning_rate: float = 4e-4
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.01
     clip: float = 1.0
     warmup: float = 0.1
