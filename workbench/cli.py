@@ -34,6 +34,8 @@ app.add_typer(runs_app, name="runs")
 StudyOption = Annotated[Path, typer.Option("--study", help="Folder of the study.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
+#: Enough for intervals of some percent; the whole demo is to end within a coffee's time.
+DEMO_TIMING_SECONDS = 2.5
 #: What the demo tries: one of every kind.
 DEMO_TECHNIQUES = ("bf16", "dynamic_int8", "static_int8", "prune_magnitude", "drop_layers")
 
@@ -42,7 +44,7 @@ DEMO_TECHNIQUES = ("bf16", "dynamic_int8", "static_int8", "prune_magnitude", "dr
 def demo(
     study: StudyOption = Path("runs/demo"),
     report: Annotated[Path, typer.Option(help="Where to write the page.")] = Path("report.html"),
-    budget: Annotated[str, typer.Option(help="Trials (20) or time (15min).")] = "14",
+    budget: Annotated[str, typer.Option(help="Trials (20) or time (15min).")] = "12",
     as_json: JsonOption = False,
 ) -> None:
     """The main job on the embedded demo: sweep, front, report. Example: workbench demo"""
@@ -51,7 +53,13 @@ def demo(
 
     with console.progress(as_json) as bar:
         done = search(
-            "demo", study=study, budget=budget, techniques=DEMO_TECHNIQUES, tick=bar.tick, prepare=bar.prepare
+            "demo",
+            study=study,
+            budget=budget,
+            techniques=DEMO_TECHNIQUES,
+            timing_seconds=DEMO_TIMING_SECONDS,
+            tick=bar.tick,
+            prepare=bar.prepare,
         )
     console.show_front(done, everything=False, as_json=as_json)
     written = write_report(done, report)
