@@ -113,7 +113,7 @@ def show_trials(rows: list[dict[str, Any]], front: list[int] | None = None) -> N
             str(row["number"]),
             escape(row["title"]),
             *_numbers(row),
-            row["state"],
+            "disturbed" if (row.get("conditions") or {}).get("disturbed") else row["state"],
         )
     show(made)
 

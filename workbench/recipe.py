@@ -269,7 +269,8 @@ class Space:
         flags = [(False, True) if step.optional else (True,) for step in self.steps]
         chosen = sorted(itertools.product(*flags), key=sum)
         for _, alike in itertools.groupby(chosen, key=sum):
-            for (i, backend), on in itertools.product(enumerate(self.backends), list(alike)):
+            # Runtimes in the inner loop: a budget that ends early has still seen each technique on all of them.
+            for on, (i, backend) in itertools.product(list(alike), enumerate(self.backends)):
                 steps = [step for step, wanted in zip(self.steps, on, strict=True) if wanted]
                 opened = {f"backend{i}.{k}": v for k, v in backend.opened().items()}
                 opened |= {f"{step.name}.{k}": v for step in steps for k, v in step.opened().items()}
