@@ -63,6 +63,7 @@ def batches(lengths: list[int], size: int = 2) -> list[dict[str, np.ndarray]]:
 
 
 EXACT = Schedule(min_blocks=30, max_blocks=30)
+LONG = Schedule(min_blocks=30, max_blocks=400, narrow=0.0)
 
 
 @pytest.mark.parametrize("slowness", [heating_up, neighbour])
@@ -89,6 +90,76 @@ def test_the_interval_covers() -> None:
         timing = paired(machine.work(0.004), machine.work(0.010), clock=machine)
         inside += timing.speedup.low <= 2.5 <= timing.speedup.high
     assert inside / 50 >= 0.88
+
+
+def crowded(now: float) -> float:
+    """1 while the machine is quiet, 0 in the stretches in which someone else is busy: more than half of the time."""
+    return 1.0 if now % 1.0 < 0.4 else 0.0
+
+
+def suffering(machine: ScriptedMachine, seconds: float, factor: float) -> Callable[[], None]:
+    """Work that takes `factor` times as long while the machine is crowded."""
+
+    def call() -> None:
+        quiet = crowded(machine.now)
+        machine.now += seconds * (1.0 if quiet else factor) * machine.random.lognormal(0, 0.02)
+
+    return call
+
+
+def test_a_disturbance_that_hits_the_sides_unequally_is_left_out() -> None:
+    """Slower by half on one side and by three on the other for most of the time: the quiet blocks tell the truth."""
+    machine = ScriptedMachine()
+    timing = paired(suffering(machine, 0.004, 3.0), suffering(machine, 0.010, 1.5), schedule=LONG, clock=machine)
+    assert timing.speedup.value == pytest.approx(2.5, rel=0.03)
+    assert timing.latency_ms["p50"] == pytest.approx(4.0, rel=0.03)
+    assert timing.left_out > timing.blocks
+    assert timing.to_json()["left_out"] == timing.left_out
+
+
+def test_leaving_out_favours_no_side() -> None:
+    """The baseline against itself on a machine that is crowded for most of the time."""
+    values = []
+    for seed in range(20):
+        machine = ScriptedMachine(seed=seed)
+        same = suffering(machine, 0.01, 1.7)
+        values.append(paired(same, same, schedule=LONG, clock=machine).speedup.value)
+    assert np.mean(values) == pytest.approx(1.0, abs=0.005)
+
+
+def test_a_machine_slower_than_usual_is_waited_for() -> None:
+    """Crowded for the first eight seconds; it was 10 ms when it was quiet, so timing goes on until it is again."""
+
+    def late(now: float) -> float:
+        return 1.6 if now < 8.0 else 1.0
+
+    schedule = Schedule(seconds=4.0)
+    machine = ScriptedMachine(late, noise=0.02)
+    waited = paired(machine.work(0.004), machine.work(0.010), schedule=schedule, usual=10.0, clock=machine)
+    assert waited.stopped in ("narrow", "budget")
+    assert waited.baseline_latency_ms["p50"] == pytest.approx(10.0, rel=0.05)
+    machine = ScriptedMachine(late, noise=0.02)
+    hasty = paired(machine.work(0.004), machine.work(0.010), schedule=schedule, clock=machine)
+    assert hasty.baseline_latency_ms["p50"] == pytest.approx(16.0, rel=0.05)
+    machine = ScriptedMachine(lambda now: 1.6, noise=0.02)
+    never = paired(machine.work(0.004), machine.work(0.010), schedule=schedule, usual=10.0, clock=machine)
+    assert never.stopped == "disturbed"
+    assert never.seconds == pytest.approx(4.0 * 3, rel=0.05)
+
+
+def test_lengths_are_no_disturbance() -> None:
+    """Short inputs take less time than long ones; that is no reason to count them alone."""
+    machine = ScriptedMachine()
+
+    def work(seconds: float) -> Callable[..., None]:
+        def call(batch: dict[str, np.ndarray]) -> None:
+            machine.now += seconds * batch["input_ids"].shape[1]
+
+        return call
+
+    schedule = Schedule(calls=1, min_blocks=20, max_blocks=20)
+    timing = paired(work(0.001), work(0.002), batches([5, 50]), schedule=schedule, clock=machine)
+    assert (timing.blocks, timing.left_out) == (20, 0)
 
 
 def test_abba_then_baab_on_identical_inputs() -> None:
@@ -151,22 +222,25 @@ def test_throughput_counts_a_smaller_last_batch() -> None:
     ("noise", "schedule", "stopped", "blocks"),
     [
         (0.0, Schedule(min_blocks=6), "narrow", 6),
-        (0.5, Schedule(min_blocks=6, max_blocks=9, narrow=0.0), "blocks", 9),
-        (0.5, Schedule(min_blocks=8, seconds=1.0), "budget", 8),
-        (0.5, Schedule(min_blocks=8, seconds=0.001), "late", 6),
-        (0.5, Schedule(min_blocks=6, max_blocks=500, seconds=5.0, narrow=0.0), "budget", None),
+        (0.03, Schedule(min_blocks=6, max_blocks=9, narrow=0.0), "blocks", 9),
+        (0.03, Schedule(min_blocks=8, seconds=1.0, narrow=0.0), "budget", 8),
+        (0.03, Schedule(min_blocks=8, seconds=0.001, narrow=0.0), "late", 6),
+        (0.03, Schedule(min_blocks=6, max_blocks=500, seconds=5.0, narrow=0.0), "budget", None),
     ],
 )
 def test_when_it_stops(noise: float, schedule: Schedule, stopped: str, blocks: int | None) -> None:
     machine = ScriptedMachine(noise=noise)
     timing = paired(machine.work(0.01), machine.work(0.02), schedule=schedule, clock=machine)
     assert timing.stopped == stopped
-    assert timing.blocks == blocks or (blocks is None and timing.blocks > 6)
+    if blocks is None:
+        assert timing.blocks > 6
+    else:
+        assert blocks in (timing.blocks, timing.blocks + timing.left_out)
     # The last block may run over, the warm-up comes on top.
     assert blocks or 5.0 <= timing.seconds <= 7.0
 
 
-@pytest.mark.parametrize(("seconds", "calls"), [(0.001, 4), (0.07, 2), (0.1, 1), (0.9, 1)])
+@pytest.mark.parametrize(("seconds", "calls"), [(0.001, 2), (0.07, 2), (0.1, 1), (0.9, 1)])
 def test_slow_models_get_shorter_visits(seconds: float, calls: int) -> None:
     """A block of a pair that takes 2 · seconds costs 4 · (calls + 1) · seconds; twelve of them are to fit into 12 s."""
     machine = ScriptedMachine()
@@ -253,7 +327,14 @@ def test_the_real_clock() -> None:
 def test_bad_requests() -> None:
     with pytest.raises(UserError, match="list of inputs is empty"):
         paired(print, print, [])
-    for wrong in ({"calls": 0}, {"min_blocks": 1}, {"min_blocks": 9, "max_blocks": 8}, {"seconds": 0}, {"narrow": -1}):
+    for wrong in (
+        {"calls": 0},
+        {"min_blocks": 1},
+        {"min_blocks": 9, "max_blocks": 8},
+        {"seconds": 0},
+        {"narrow": -1},
+        {"patience": 0.5},
+    ):
         with pytest.raises(UserError, match="cannot be carried out"):
             Schedule(**wrong)
     with pytest.raises(TrialError, match="did not advance"):

@@ -92,6 +92,8 @@ def show_front(study: Study, *, everything: bool, as_json: bool) -> None:
         return
     rows = data["trials"] if everything else [t for n in data["front"] for t in data["trials"] if t["number"] == n]
     show_trials(rows, data["front"])
+    if everything and data["front"]:
+        say("* on the front: no other trial is both faster and more accurate")
     failed = [t for t in data["trials"] if t["state"] == "failed"]
     for trial in failed:
         say(f"trial {trial['number']} failed: {trial['title']}: {trial['error']}")
@@ -106,7 +108,7 @@ def show_front(study: Study, *, everything: bool, as_json: bool) -> None:
 
 def show_trials(rows: list[dict[str, Any]], front: list[int] | None = None) -> None:
     """Print rows of trials."""
-    made = table("", "#", "recipe", "accuracy", "drop", "flips", "speed-up", "p50", "size", "state")
+    made = table("", "#", "recipe", "accuracy", "drop", "flips", "speed-up", "p50 (baseline's)", "size", "state")
     for row in rows:
         made.add_row(
             "*" if front and row["number"] in front else "",
@@ -127,6 +129,14 @@ def _numbers(row: dict[str, Any]) -> list[str]:
         str(drop.in_points()) if drop and drop.unit == "fraction" else str(drop or ""),
         f"-{row['flips_lost'] or 0} +{row['flips_gained'] or 0}",
         str(speed or ""),
-        f"{row['latency_ms']['p50']:.2f} ms" if row["latency_ms"] else "",
+        _beside_the_baseline(row),
         f"{row['size_mb']:.1f} MB" if row["size_mb"] is not None else "",
     ]
+
+
+def _beside_the_baseline(row: dict[str, Any]) -> str:
+    """The median beside the baseline's own from the same minutes: lone milliseconds of two trials do not compare."""
+    if not row["latency_ms"]:
+        return ""
+    theirs = (row["baseline_latency_ms"] or {}).get("p50")
+    return f"{row['latency_ms']['p50']:.2f} ms" + (f" ({theirs:.2f})" if theirs else "")

@@ -5,8 +5,16 @@ is free of any drift that is linear over the block. The speed-up is the median o
 bootstrap over whole blocks. The first call after a change of sides is not counted: it pays for caches
 that the other side filled and for threads of the other side that still spin.
 
+Drift cancels, a *disturbance* does not: what else runs on the machine (a neighbour on a shared host, mostly) slows
+runtimes unequally, for seconds at a time. Such noise only ever adds time, so the blocks that count are the *quiet*
+ones: those in which both sides together (the geometric mean of their times) took at most a tenth longer than in the
+quietest tenth of the blocks. The criterion treats both sides alike, so it favours neither, and on a machine of one's
+own it leaves nearly every block in. Where the inputs differ in shape, time says nothing about quiet: all blocks count.
+
 The order is that of metrologists' weighings; "duet benchmarking" (Bulej et al., ICPE 2020) is the same thought for
-servers. Left out: wall time of several streams at once, energy, GPU events (the callable must wait for its device).
+servers; that noise is positive, and the quiet samples the ones to believe, is in Chen and Revels (2016,
+arXiv:1608.04295). Left out: wall time of several streams at once, energy, GPU events (the callable must wait for its
+device).
 """
 
 from __future__ import annotations
@@ -30,8 +38,11 @@ Inputs = Mapping[str, np.ndarray]
 #: What is timed: takes one batch, or nothing where no inputs are given.
 Call = Callable[..., Any]
 
-#: Times the budget after which the least number of blocks is no longer insisted on, and the fewest that do then.
-_LATE, _FEWEST = 3, 6
+#: The fewest quiet blocks that do: the fewest whose range holds the median with 95 %.
+_FEWEST = 6
+#: A quiet block takes at most this many times the quietest tenth's time, and its baseline at most that many times
+#: the usual one's.
+_QUIET, _USUAL = 1.10, 1.15
 
 
 @dataclass(frozen=True)
@@ -39,10 +50,11 @@ class Timing:
     """What `paired` found.
 
     `speedup` (×) is baseline time over candidate time. `latency_ms` and `baseline_latency_ms` hold p50, p90 and p99
-    of single calls; `throughput` is the candidate's, in examples/s. `ratios` are the blocks' own speed-ups, `calls`
-    the counted calls of each side, `batch` the mean number of examples a call, `seconds` the time it all took,
-    warm-up included, `load` the load average before and after (None where the system has none), and `stopped`
-    why it ended: `narrow`, `budget`, `late` (far over it) or `blocks`.
+    of single calls; `throughput` is the candidate's, in examples/s. `ratios` are the quiet blocks' own speed-ups,
+    `left_out` the number of blocks that were not quiet, `calls` the counted calls of each side, `batch` the mean
+    number of examples a call, `seconds` the time it all took, warm-up included, `load` the load average before and
+    after (None where the system has none), and `stopped` why it ended: `narrow`, `budget`, `blocks`, or at the end of the
+    schedule's patience `late` (too few quiet blocks until then) or `disturbed` (the baseline slower than usual).
     """
 
     speedup: Estimate
@@ -57,10 +69,11 @@ class Timing:
     seconds: float
     load: tuple[float | None, float | None]
     stopped: str
+    left_out: int = 0
 
     @property
     def blocks(self) -> int:
-        """The number of blocks timed."""
+        """The number of quiet blocks: those that count."""
         return len(self.ratios)
 
     def to_json(self) -> dict[str, Any]:
@@ -79,27 +92,29 @@ class Timing:
 @dataclass(frozen=True)
 class Schedule:
     """How long to time: until the interval's half-width is below `narrow` times the speed-up, `seconds` are spent
-    (warm-up not counted) or `max_blocks` are done, but at least `min_blocks`.
+    (warm-up not counted) or `max_blocks` are done, but at least `min_blocks` quiet ones; and on a disturbed machine
+    on until it is quiet, for at most `patience` times `seconds`.
 
     `calls` counted calls make a visit of one side, four visits a block; slow models get shorter visits, so that the
-    least number of blocks fits into the time. Where even that takes three times the budget, six blocks must do: the
+    least number of blocks fits into the time. Where even that takes longer than the patience, six blocks must do: the
     fewest whose range holds the median with 95 %. `warmup` calls of each side come first. `seed` is the bootstrap's.
     """
 
-    calls: int = 4
+    calls: int = 2
     warmup: int = 5
     min_blocks: int = 12
     max_blocks: int = 200
     seconds: float = 20.0
+    patience: float = 3.0
     narrow: float = 0.02
     seed: int = 0
 
     def __post_init__(self) -> None:
         sound = self.calls >= 1 and self.warmup >= 0 and 2 <= self.min_blocks <= self.max_blocks
-        if not (sound and self.seconds > 0 and self.narrow >= 0):
+        if not (sound and self.seconds > 0 and self.patience >= 1 and self.narrow >= 0):
             raise UserError(
                 f"{self} cannot be carried out.",
-                allowed="calls ≥ 1, warmup ≥ 0, 2 ≤ min_blocks ≤ max_blocks, seconds > 0, narrow ≥ 0",
+                allowed="calls ≥ 1, warmup ≥ 0, 2 ≤ min_blocks ≤ max_blocks, seconds > 0, patience ≥ 1, narrow ≥ 0",
             )
 
 
@@ -109,12 +124,15 @@ def paired(
     inputs: Sequence[Inputs] | None = None,
     *,
     schedule: Schedule = Schedule(),
+    usual: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Timing:
     """Time `candidate` against `baseline` on identical `inputs`, a batch a call, taken in turn.
 
-    Without inputs both are called without arguments, an example a call. `clock` gives seconds. Raises `UserError` for
-    an empty list of inputs, `TrialError` where the clock does not advance; errors of the callables pass through.
+    Without inputs both are called without arguments, an example a call. `usual` is the median of a baseline call (ms)
+    that is known from a quiet time: while its median here is more than 15 % above it, timing goes on. `clock` gives
+    seconds. Raises `UserError` for an empty list of inputs, `TrialError` where the clock does not advance; errors of
+    the callables pass through.
     """
     if inputs is not None and not len(inputs):
         raise UserError("There is nothing to time: the list of inputs is empty.", allowed="at least one batch")
@@ -122,23 +140,22 @@ def paired(
     before, begun = load_average(), clock()
     with _no_collection():
         warmup = _warm_up((candidate, baseline), batches, schedule.warmup)
-        times, counted, stopped = _blocks(candidate, baseline, batches, schedule, clock)
-    mine, theirs = (np.array(side) for side in times)
-    examples = sum(_examples(batch) for batch in counted)
-    ratios = _ratios(mine, theirs)
+        blocks, stopped = _blocks(candidate, baseline, batches, schedule, usual, clock)
+    quiet = blocks.quiet()
     return Timing(
-        speedup=_speedup(ratios, schedule.seed),
-        latency_ms=percentiles(mine.ravel()),
-        baseline_latency_ms=percentiles(theirs.ravel()),
-        throughput=examples / float(mine.sum()),
-        baseline_throughput=examples / float(theirs.sum()),
-        ratios=tuple(float(ratio) for ratio in ratios),
-        calls=mine.size,
-        batch=examples / mine.size,
+        speedup=_speedup(quiet.ratios(), schedule.seed),
+        latency_ms=percentiles(quiet.mine.ravel()),
+        baseline_latency_ms=percentiles(quiet.theirs.ravel()),
+        throughput=float(quiet.examples.sum() / quiet.mine.sum()),
+        baseline_throughput=float(quiet.examples.sum() / quiet.theirs.sum()),
+        ratios=tuple(float(ratio) for ratio in quiet.ratios()),
+        calls=quiet.mine.size,
+        batch=float(quiet.examples.sum() / quiet.mine.size),
         warmup=warmup,
         seconds=clock() - begun,
         load=(before, load_average()),
         stopped=stopped,
+        left_out=len(blocks.mine) - len(quiet.mine),
     )
 
 
@@ -174,15 +191,46 @@ def percentiles(seconds: np.ndarray) -> dict[str, float]:
     return {"p50": float(p50), "p90": float(p90), "p99": float(p99)}
 
 
+@dataclass(frozen=True)
+class _Blocks:
+    """Seconds of the candidate's and the baseline's calls, each (blocks, 2 * calls), and the examples of either side
+    by block, shape (blocks,). `alike` says whether every block had inputs of the same shape."""
+
+    mine: np.ndarray
+    theirs: np.ndarray
+    examples: np.ndarray
+    alike: bool
+
+    def ratios(self) -> np.ndarray:
+        """Baseline time over candidate time, block by block."""
+        spent = self.mine.sum(axis=1)
+        if not (spent > 0).all():
+            raise TrialError("The clock did not advance during a block.", do="time more calls in each block")
+        return np.asarray(self.theirs.sum(axis=1) / spent)
+
+    def quiet(self) -> _Blocks:
+        """The blocks that count: see the module's docstring. At least six, the quietest, where there are as many."""
+        if not self.alike:
+            return self
+        slowness = np.sqrt(self.mine.sum(axis=1) * self.theirs.sum(axis=1))
+        fewest = np.sort(slowness)[:_FEWEST][-1]
+        chosen = slowness <= max(_QUIET * np.quantile(slowness, 0.1), fewest)
+        return _Blocks(self.mine[chosen], self.theirs[chosen], self.examples[chosen], True)
+
+
 def _blocks(
-    candidate: Call, baseline: Call, batches: list[tuple], schedule: Schedule, clock: Callable[[], float]
-) -> tuple[tuple[list, list], list[tuple], str]:
-    """Times of the candidate and of the baseline, each (blocks, 2 * calls); the batches that every row of one side
-    stands for, both visits; and why it stopped."""
-    turn = itertools.cycle(batches)
+    candidate: Call,
+    baseline: Call,
+    batches: list[tuple],
+    schedule: Schedule,
+    usual: float | None,
+    clock: Callable[[], float],
+) -> tuple[_Blocks, str]:
+    """Every block timed, and why it stopped."""
+    turn, alike = itertools.cycle(batches), len(_by_shape(batches)) == 1
     mine: list[list[float]] = []
     theirs: list[list[float]] = []
-    counted: list[tuple] = []
+    examples: list[int] = []
     begun, calls = clock(), _affordable(candidate, baseline, batches, schedule, clock)
     while True:
         chosen = [next(turn) for _ in range(calls)]
@@ -192,9 +240,10 @@ def _blocks(
             sides[is_candidate] += _visit(candidate if is_candidate else baseline, chosen, clock)
         mine.append(sides[True])
         theirs.append(sides[False])
-        counted += chosen * 2
-        if stopped := _stop(mine, theirs, schedule, clock() - begun):
-            return (mine, theirs), counted, stopped
+        examples.append(2 * sum(_examples(batch) for batch in chosen))
+        blocks = _Blocks(np.array(mine), np.array(theirs), np.array(examples), alike)
+        if stopped := _stop(blocks, schedule, usual, clock() - begun):
+            return blocks, stopped
 
 
 def _visit(call: Call, batches: list[tuple], clock: Callable[[], float]) -> list[float]:
@@ -221,25 +270,22 @@ def _affordable(
     return int(min(max(most, 1), schedule.calls))
 
 
-def _stop(mine: list, theirs: list, schedule: Schedule, spent: float) -> str:
+def _stop(blocks: _Blocks, schedule: Schedule, usual: float | None, spent: float) -> str:
     """Why to stop after these blocks and `spent` seconds, or ''."""
-    if len(mine) < schedule.min_blocks:
-        late = spent >= _LATE * schedule.seconds and len(mine) >= _FEWEST
-        return "late" if late else ""
-    speedup = _speedup(_ratios(np.array(mine), np.array(theirs)), schedule.seed)
-    if speedup.half_width < schedule.narrow * speedup.value:
-        return "narrow"
-    if spent >= schedule.seconds:
-        return "budget"
-    return "blocks" if len(mine) >= schedule.max_blocks else ""
-
-
-def _ratios(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Baseline time over candidate time, block by block."""
-    spent = mine.sum(axis=1)
-    if not (spent > 0).all():
-        raise TrialError("The clock did not advance during a block.", do="time more calls in each block")
-    return np.asarray(theirs.sum(axis=1) / spent)
+    timed = len(blocks.mine)
+    if timed < min(_FEWEST, schedule.min_blocks):
+        return ""
+    quiet = blocks.quiet()
+    calm = usual is None or np.median(quiet.theirs) * 1e3 <= _USUAL * usual
+    if calm and len(quiet.mine) >= schedule.min_blocks:
+        speedup = _speedup(quiet.ratios(), schedule.seed)
+        if speedup.half_width < schedule.narrow * speedup.value:
+            return "narrow"
+        if spent >= schedule.seconds:
+            return "budget"
+    if spent >= schedule.patience * schedule.seconds:
+        return "late" if calm else "disturbed"
+    return "blocks" if timed >= schedule.max_blocks else ""
 
 
 def _speedup(ratios: np.ndarray, seed: int) -> Estimate:
@@ -250,12 +296,17 @@ def _speedup(ratios: np.ndarray, seed: int) -> Estimate:
 def _warm_up(calls: Sequence[Call], batches: list[tuple], least: int) -> int:
     """Call each side once with every distinct shape, which runtimes may compile or plan for, and at least `least`
     times; the number of calls of each side."""
-    shapes = {tuple(array.shape for array in batch[0].values()) if batch else (): batch for batch in batches}
+    shapes = _by_shape(batches)
     planned = list(itertools.islice(itertools.cycle(shapes.values()), max(least, len(shapes))))
     for call in calls:
         for batch in planned:
             call(*batch)
     return len(planned)
+
+
+def _by_shape(batches: list[tuple]) -> dict[tuple, tuple]:
+    """A batch of each distinct shape."""
+    return {tuple(array.shape for array in batch[0].values()) if batch else (): batch for batch in batches}
 
 
 def _examples(batch: tuple) -> int:

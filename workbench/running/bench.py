@@ -38,9 +38,6 @@ STAGES = {"compress": 0.1, "lower": 0.25, "load": 0.05, "evaluate": 0.25, "time"
 #: Examples whose lengths stand for the real length distribution.
 _REAL_EXAMPLES = 64
 
-#: A baseline this many times slower than in its own trial says that the machine is busy with something else.
-_DISTURBED = 1.5
-_TIMING_TRIES = 3
 
 #: Called with the stage and the share of the whole trial that is done.
 Report = Callable[[str, float], None]
@@ -65,6 +62,7 @@ class Bench:
         self._encoded: dict[str, list[Example]] = {}
         self._targets: dict[str, np.ndarray] = {}
         self._baseline: tuple[Recipe, Runner] | None = None
+        self._quietest: dict[Recipe, float] = {}
 
     def measure(
         self, recipe: Recipe, *, split: str = "select", baseline: Measurement | None = None, stage: Report | None = None
@@ -82,7 +80,7 @@ class Bench:
             outcomes = self._evaluate(runner, recipe.backend, split, clock.inside)
             clock.enter("time")
             reference = baseline_recipe(self._facts, recipe.backend)
-            fixed, real, disturbed = self._time_undisturbed(runner, recipe, reference, baseline)
+            fixed, real = self._time(runner, recipe, reference, baseline)
             effect = runner.effect()
         finally:
             runner.close()
@@ -111,7 +109,7 @@ class Bench:
             macs=model["macs"],
             in_effect=effect.to_json(),
             machine=self.machine.to_json(),
-            conditions={**self._conditions(recipe.backend, fixed, real), "disturbed": disturbed},
+            conditions=self._conditions(recipe.backend, fixed, real),
             seconds=clock.seconds,
             outcomes=outcomes,
         )
@@ -136,22 +134,9 @@ class Bench:
         predictions, confidences = self.task.predictions(stacked)
         return Outcomes(predictions, targets, confidences, classes=len(self.task.labels))
 
-    def _time_undisturbed(
-        self, runner: Runner, recipe: Recipe, reference: Recipe, baseline: Measurement | None
-    ) -> tuple[Timing, Timing, bool]:
-        """`_time`, done again while the baseline is far slower than it was in its own trial: then something else is
-        busy on this machine, and runtimes suffer from that unequally. The last answer says whether it still was.
-        """
-        same = baseline is not None and _workload(baseline.conditions) == _workload(vars(recipe.backend))
-        usual = baseline.latency_ms.get("p50") if baseline and same else None
-        for _ in range(_TIMING_TRIES):
-            fixed, real = self._time(runner, recipe, reference)
-            disturbed = usual is not None and fixed.baseline_latency_ms["p50"] > _DISTURBED * usual
-            if not disturbed:
-                break
-        return fixed, real, disturbed
-
-    def _time(self, runner: Runner, recipe: Recipe, reference: Recipe) -> tuple[Timing, Timing]:
+    def _time(
+        self, runner: Runner, recipe: Recipe, reference: Recipe, baseline_trial: Measurement | None
+    ) -> tuple[Timing, Timing]:
         """Against the baseline at `sequence` tokens, and over the data's own lengths."""
         examples, _ = self._examples("select")
         chosen, backend = examples[:_REAL_EXAMPLES], recipe.backend
@@ -162,11 +147,24 @@ class Bench:
         plain = [collate(chunk, reference.backend.length(chunk), self._pad) for chunk in chunks]
         padded = [collate(chunk, backend.length(chunk), self._pad) for chunk in chunks]
         own = {id(theirs): mine for theirs, mine in zip(plain, padded, strict=True)}
-        at_length = paired(runner, baseline, fixed, schedule=Schedule(seconds=self.seconds))
+        schedule = Schedule(seconds=self.seconds)
+        if recipe == reference:  # The A/A run sets the band for all trials: it takes the time that others may need.
+            schedule = Schedule(seconds=self.seconds * schedule.patience, patience=1)
+        at_length = paired(runner, baseline, fixed, schedule=schedule, usual=self._usual(reference, baseline_trial))
+        self._quietest[reference] = min(
+            at_length.baseline_latency_ms["p50"], self._quietest.get(reference, float("inf"))
+        )
         over_lengths = paired(
             lambda batch: runner(own[id(batch)]), baseline, plain, schedule=Schedule(seconds=self.seconds / 2)
         )
         return at_length, over_lengths
+
+    def _usual(self, reference: Recipe, baseline_trial: Measurement | None) -> float | None:
+        """The baseline's median, in ms, in the quietest time known: its own trial, or any trial of this process."""
+        known = [self._quietest[reference]] if reference in self._quietest else []
+        if baseline_trial and _workload(baseline_trial.conditions) == _workload(vars(reference.backend)):
+            known.append(baseline_trial.latency_ms["p50"])
+        return min(known, default=None)
 
     def _baseline_runner(self, reference: Recipe) -> Runner:
         if self._baseline is None or self._baseline[0] != reference:
@@ -192,6 +190,7 @@ class Bench:
             **{name: getattr(backend, name) for name in ("batch", "sequence", "padding", "threads")},
             "machine": self.machine.fingerprint(),
             "load": load_average(),
+            "disturbed": fixed.stopped == "disturbed",
             "fixed": {k: v for k, v in fixed.to_json().items() if k not in ("ratios", "latency_ms")},
             "real": {k: v for k, v in real.to_json().items() if k not in ("ratios", "latency_ms")},
         }
