@@ -53,8 +53,9 @@ class Timing:
     of single calls; `throughput` is the candidate's, in examples/s. `ratios` are the quiet blocks' own speed-ups,
     `left_out` the number of blocks that were not quiet, `calls` the counted calls of each side, `batch` the mean
     number of examples a call, `seconds` the time it all took, warm-up included, `load` the load average before and
-    after (None where the system has none), and `stopped` why it ended: `narrow`, `budget`, `blocks`, or at the end of the
-    schedule's patience `late` (too few quiet blocks until then) or `disturbed` (the baseline slower than usual).
+    after (None where the system has none), and `stopped` why it ended: `narrow`, `budget`, `blocks`, or at the end
+    of the schedule's patience `late` (too few quiet blocks until then) or `disturbed` (the baseline slower than
+    usual).
     """
 
     speedup: Estimate
