@@ -55,7 +55,7 @@ class Settings:
     feed_forward: int = 512
     positions: int = 512
     vocabulary: int = 600
-    steps: int = 720
+    steps: int = 560
     batch: int = 64
     learning_rate: float = 4e-4
     betas: tuple[float, float] = (0.9, 0.95)
