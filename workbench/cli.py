@@ -35,7 +35,7 @@ StudyOption = Annotated[Path, typer.Option("--study", help="Folder of the study.
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 #: Enough for intervals of some percent; the whole demo is to end within a coffee's time.
-DEMO_TIMING_SECONDS = 2.0
+DEMO_TIMING_SECONDS = 1.5
 #: What the demo tries: one of every kind.
 DEMO_TECHNIQUES = ("bf16", "dynamic_int8", "static_int8", "prune_magnitude", "drop_layers")
 
