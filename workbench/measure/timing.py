@@ -284,9 +284,9 @@ def _stop(blocks: _Blocks, schedule: Schedule, usual: float | None, spent: float
             return "narrow"
         if spent >= schedule.seconds:
             return "budget"
-    if spent >= schedule.patience * schedule.seconds:
-        return "late" if calm else "disturbed"
-    return "blocks" if timed >= schedule.max_blocks else ""
+    ended = "late" if spent >= schedule.patience * schedule.seconds else ""
+    ended = "blocks" if timed >= schedule.max_blocks else ended
+    return "disturbed" if ended and not calm else ended
 
 
 def _speedup(ratios: np.ndarray, seed: int) -> Estimate:

@@ -38,7 +38,6 @@ STAGES = {"compress": 0.1, "lower": 0.25, "load": 0.05, "evaluate": 0.25, "time"
 #: Examples whose lengths stand for the real length distribution.
 _REAL_EXAMPLES = 64
 
-
 #: Called with the stage and the share of the whole trial that is done.
 Report = Callable[[str, float], None]
 
