@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from workbench.cli import DEMO_TECHNIQUES, DEMO_TIMING_SECONDS
+from workbench.cli import DEMO_BACKENDS, DEMO_TECHNIQUES, DEMO_TIMING_SECONDS
 from workbench.report import write_report
 from workbench.study import Study
 from workbench.sweep import sweep
@@ -39,7 +39,14 @@ class Fetched(HTMLParser):
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     folder = tmp_path_factory.mktemp("main") / "demo"
-    return sweep("demo", study=folder, techniques=DEMO_TECHNIQUES, budget="14", timing_seconds=DEMO_TIMING_SECONDS)
+    return sweep(
+        "demo",
+        study=folder,
+        techniques=DEMO_TECHNIQUES,
+        backends=DEMO_BACKENDS,
+        budget="11",
+        timing_seconds=DEMO_TIMING_SECONDS,
+    )
 
 
 def test_a_dozen_trials_over_all_four_runtimes_are_measured(study: Study) -> None:
