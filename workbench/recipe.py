@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.backends.base import Backend
+from workbench.backends.base import WORKLOAD, Backend
 from workbench.dimensions import Choice, Range, draw
 from workbench.draft import ModelFacts
 from workbench.errors import RecipeError, UserError
@@ -54,12 +54,12 @@ class Recipe:
 
     @property
     def title(self) -> str:
-        """A short name for a table: `static_int8 · openvino`."""
-        parts = []
-        for step in self.steps:
-            changed = ", ".join(f"{k}={v}" for k, v in step.settings(changed=True).items())
-            parts.append(f"{step.name}({changed})" if changed else step.name)
-        return " → ".join(parts or ["fp32"]) + f" · {self.backend.name}"
+        """A short name for a table: `static_int8 · openvino`, with the knobs that are not at their default.
+
+        The workload (threads, batch, sequence) is left out: it is that of the whole table.
+        """
+        backend = _short(self.backend, leave=WORKLOAD)
+        return " → ".join([_short(step) for step in self.steps] or ["fp32"]) + f" · {backend}"
 
     def precisions(self) -> frozenset[str]:
         """Precision kinds that the steps write into the plan (`fp32` where none does)."""
@@ -89,6 +89,12 @@ class Recipe:
     def __repr__(self) -> str:
         keep = f", keep={self.keep!r}" if self.keep else ""
         return f"Recipe({''.join(f'{step!r}, ' for step in self.steps)}backend={self.backend!r}{keep})"
+
+
+def _short(one: Knobbed, leave: tuple[str, ...] = ()) -> str:
+    """A plug-in's name with the knobs that were changed: `static_int8(samples=100)`."""
+    changed = ", ".join(f"{k}={v}" for k, v in one.settings(changed=True).items() if k not in leave)
+    return f"{one.name}({changed})" if changed else one.name
 
 
 def plugin(family: str, name: str, **knobs: Any) -> Any:

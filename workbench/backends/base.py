@@ -53,6 +53,10 @@ class Runner(ABC):
         """Free the runtime's threads and memory."""
 
 
+#: Knobs of every backend that say how much work a call is; the baseline of a trial has the same.
+WORKLOAD = ("threads", "batch", "sequence")
+
+
 class Backend(Knobbed):
     """One runtime with its knobs.
 

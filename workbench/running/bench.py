@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.backends.base import Backend, Runner, collate
+from workbench.backends.base import WORKLOAD, Backend, Runner, collate
 from workbench.compress import Artifact, compress
 from workbench.draft import Example, ModelFacts
 from workbench.errors import TrialError
@@ -44,7 +44,7 @@ Report = Callable[[str, float], None]
 
 def baseline_recipe(facts: ModelFacts, like: Backend | None = None) -> Recipe:
     """The uncompressed model with the workload of `like`: its threads, batch and sequence length."""
-    workload = {k: getattr(like, k) for k in ("threads", "batch", "sequence")} if like else {}
+    workload = {k: getattr(like, k) for k in WORKLOAD} if like else {}
     name = facts.baseline or ("eager" if facts.has_module else "onnxruntime")
     return Recipe(backend=plugin("backends", name, **workload))
 
@@ -212,7 +212,7 @@ def weigh(artifact: Artifact) -> dict[str, float | None]:
 
 
 def _workload(conditions: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(conditions.get(name) for name in ("batch", "sequence", "threads"))
+    return tuple(conditions.get(name) for name in WORKLOAD)
 
 
 def _cycled(examples: list[Example], size: int) -> list[Example]:
