@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
+
+import numpy as np
 
 from workbench.anatomy import find_blocks
 from workbench.draft import Draft, Example, ModelFacts, resolve_keep
@@ -62,13 +65,21 @@ def logits(module: Any) -> Any:
 
 
 class Examples:
-    """Calibration data: as many of the same example as are asked for, at most `size`."""
+    """Training data: `size` examples of three to eight tokens; the label says whether the first one is even."""
 
     def __init__(self, size: int = 4) -> None:
         self.size = size
 
     def calibration(self, samples: int) -> list[Example]:
-        return [{"input_ids": [3, 4, 5], "attention_mask": [1, 1, 1]}] * min(samples, self.size)
+        return self.training()[0][:samples]
+
+    def training(self) -> tuple[list[Example], np.ndarray]:
+        rows = [[3 + (7 * i + j) % 30 for j in range(3 + i % 6)] for i in range(self.size)]
+        examples = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows]
+        return examples, np.array([row[0] % 2 for row in rows], dtype=np.int64)
+
+    def key(self) -> str:
+        return f"tiny-{self.size}"
 
 
 def tiny_draft(shape: str = "bert", *, keep: tuple[str, ...] = (), examples: int = 4, **changes: Any) -> Draft:
@@ -79,7 +90,7 @@ def tiny_draft(shape: str = "bert", *, keep: tuple[str, ...] = (), examples: int
 def as_draft(module: Any, *, keep: tuple[str, ...] = (), examples: int = 4) -> Draft:
     """A draft of any module."""
     path, blocks = find_blocks(module)
-    layers = tuple(quantizable(module))
+    layers, first = tuple(quantizable(module)), copy.deepcopy(module)
     facts = ModelFacts(type(module).__name__, True, layers, blocks, path, parameters(module))
     return Draft(
         facts=facts,
@@ -89,6 +100,8 @@ def as_draft(module: Any, *, keep: tuple[str, ...] = (), examples: int = 4) -> D
         labels=("negative", "positive"),
         module=module,
         kept=resolve_keep(keep, layers),
+        original=lambda: copy.deepcopy(first),
+        sequence=16,
     )
 
 

@@ -7,27 +7,37 @@ recipes of equal tasks share one folder.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from workbench import prefix
 from workbench.backends.base import Backend, Runner
-from workbench.draft import Draft, resolve_keep
+from workbench.draft import Draft, Plan, Work, resolve_keep, silent
 from workbench.errors import Refused, ResourceError, UserError
 from workbench.measure.machine import Machine
 from workbench.paths import cache_dir
 from workbench.recipe import Recipe
 from workbench.tasks.base import Task
+from workbench.techniques.base import Technique, Trained, train_together
 
 #: Called with the name of the stage that begins now.
 Stage = Callable[[str], None]
 
 MANIFEST = "artifact.json"
+#: Seconds from which on the result of a technique is kept for the next recipe that begins alike.
+_WORTH_KEEPING = 3.0
+#: Calls that time a module for a technique that asks; the first third warms up.
+_CLOCK_CALLS = 45
 
 
 @dataclass(frozen=True)
@@ -66,11 +76,19 @@ def check(task: Task, recipe: Recipe) -> None:
     resolve_keep(recipe.keep, facts.layers)
 
 
-def compress(task: Task, recipe: Recipe, folder: str | Path | None = None, *, stage: Stage | None = None) -> Artifact:
+def compress(
+    task: Task,
+    recipe: Recipe,
+    folder: str | Path | None = None,
+    *,
+    stage: Stage | None = None,
+    tell: Callable[[float, str], None] = silent,
+) -> Artifact:
     """Apply `recipe` to the task's model and lower it into `folder` (by default in the cache).
 
-    A folder that already holds this very artifact is opened, not built again. Raises what `check` raises, and
-    `ResourceError` where disk or permission is missing.
+    A folder that already holds this very artifact is opened, not built again. `stage` hears which stage begins, `tell`
+    how far a long one is (share 0 … 1, words). Raises what `check` raises, and `ResourceError` where disk or
+    permission is missing.
     """
     check(task, recipe)
     place = Path(folder) if folder else cache_dir("artifacts") / f"{task.fingerprint()}-{recipe.id}"
@@ -84,7 +102,7 @@ def compress(task: Task, recipe: Recipe, folder: str | Path | None = None, *, st
     try:
         shutil.rmtree(partial, ignore_errors=True)
         (partial / "model").mkdir(parents=True)
-        manifest = _build(task, recipe, partial, stage or (lambda name: None))
+        manifest = _build(task, recipe, partial, stage or (lambda name: None), tell)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         if place.exists():
             place.rmdir()
@@ -98,20 +116,92 @@ def compress(task: Task, recipe: Recipe, folder: str | Path | None = None, *, st
     return Artifact(place, recipe, manifest)
 
 
-def draft(task: Task, recipe: Recipe) -> Draft:
-    """The task's model with the recipe's techniques applied, not yet lowered."""
+def draft(task: Task, recipe: Recipe, *, tell: Callable[[float, str], None] = silent) -> Draft:
+    """The task's model with the recipe's techniques applied, not yet lowered.
+
+    What took long is kept in the cache by its prefix of the recipe, so that two recipes that begin alike share it; an
+    interrupted training goes on where it stood.
+    """
     start = task.draft()
     start.kept = resolve_keep(recipe.keep, start.facts.layers)
-    for step in recipe.steps:
-        start = step.apply(start)
+    start.sequence = recipe.backend.sequence
+    groups = together(recipe.steps)
+    if not groups:
+        return start
+    places = [_prefix_folder(task, recipe, groups[: i + 1]) for i in range(len(groups))]
+    done = next((i for i in reversed(range(len(groups))) if prefix.is_kept(places[i])), -1)
+    if done >= 0:
+        start = prefix.load(places[done], start)
+    for group, place in list(zip(groups, places, strict=True))[done + 1 :]:
+        began = time.perf_counter()
+        start.work = Work(place.with_name(f"{place.name}.work"), tell)
+        start.clock = _clock(start, recipe)
+        start = _apply(group, start)
+        if time.perf_counter() - began > _WORTH_KEEPING:
+            prefix.save(start, place)
+        start.work, start.clock = Work(), None
     return start
 
 
-def _build(task: Task, recipe: Recipe, folder: Path, stage: Stage) -> dict[str, Any]:
+def together(steps: Sequence[Technique]) -> list[tuple[Technique, ...]]:
+    """The steps one by one, but those that train and follow each other as one."""
+    groups: list[tuple[Technique, ...]] = []
+    for step in steps:
+        if groups and isinstance(step, Trained) and isinstance(groups[-1][-1], Trained):
+            groups[-1] += (step,)
+        else:
+            groups.append((step,))
+    return groups
+
+
+def _apply(group: tuple[Technique, ...], start: Draft) -> Draft:
+    trained = [step for step in group if isinstance(step, Trained)]
+    return train_together(trained, start) if len(trained) > 1 else group[0].apply(start)
+
+
+def _prefix_folder(task: Task, recipe: Recipe, groups: Sequence[tuple[Technique, ...]]) -> Path:
+    steps = [step for group in groups for step in group]
+    parts: list[Any] = [prefix.FORMAT, task.fingerprint(), list(recipe.keep)]
+    parts += [recipe.backend.sequence, [step.to_json() for step in steps]]
+    if any(step.asks_runtime for step in steps):
+        parts.append(recipe.to_json())
+    return cache_dir("prefixes") / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _clock(start: Draft, recipe: Recipe) -> Callable[[Any], float]:
+    """What `Draft.clock` promises: the median of some calls at the recipe's own batch and length."""
+    backend = recipe.backend
+    precision = [step for step in recipe.steps if step.precisions and not isinstance(step, Trained)]
+    shape = (backend.batch, backend.sequence)
+    batch = {name: np.full(shape, int("type" not in name), dtype=np.int64) for name in start.inputs}
+
+    def clock(module: Any) -> float:
+        other = replace(start, module=module, plan=Plan(), masks={}, grids={}, notes=[])
+        for step in precision:
+            # Speed does not depend on the ranges.
+            fewer = {"samples": min(8, step.samples)} if hasattr(step, "samples") else {}
+            other = step.replace(**fewer).apply(other)
+        with tempfile.TemporaryDirectory() as scratch:
+            backend.lower(other, Path(scratch))
+            runner = backend.load(Path(scratch))
+            times = []
+            for _ in range(_CLOCK_CALLS):
+                began = time.perf_counter()
+                runner(batch)
+                times.append(time.perf_counter() - began)
+            runner.close()
+        return float(np.median(times[_CLOCK_CALLS // 3 :]) * 1e3)
+
+    return clock
+
+
+def _build(
+    task: Task, recipe: Recipe, folder: Path, stage: Stage, tell: Callable[[float, str], None]
+) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     began = time.perf_counter()
     stage("compress")
-    drafted = draft(task, recipe)
+    drafted = draft(task, recipe, tell=tell)
     model = _numbers(drafted, recipe.backend.sequence)
     seconds["compress"] = time.perf_counter() - began
     began = time.perf_counter()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +19,8 @@ import numpy as np
 from workbench.errors import UnknownName
 
 #: How a layer's weights and activations can be held. `int8_dynamic`: activation ranges found at run time;
-#: `int8_static`: ranges fixed by calibration.
-PRECISIONS = ("fp32", "bf16", "fp16", "int8_dynamic", "int8_static")
+#: `int8_static`: ranges fixed by calibration; `int8_weight`, `int4_weight`: integer weights, activations stay float.
+PRECISIONS = ("fp32", "bf16", "fp16", "int8_dynamic", "int8_static", "int8_weight", "int4_weight")
 
 #: One tokenized example: input name -> list of integers, all of one length, not padded.
 Example = Mapping[str, list[int]]
@@ -30,13 +30,21 @@ Batch = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Precision:
-    """How one layer is to be held, and how its ranges are found."""
+    """How one layer is to be held, and how its ranges are found.
+
+    `input_range` is the range (low, high) of the layer's input where it is known before the draft is lowered: found by
+    a calibrator of the workbench, or learned. Without it the runtime's own quantizer finds one with `calibration`.
+    `symmetric` is of the activations. `group` (weight-only) is the number of inputs that share a scale, 0 = all.
+    """
 
     kind: str = "fp32"
     per_channel: bool = True
+    symmetric: bool = False
     calibration: str = "minmax"
     percentile: float = 99.99
     samples: int = 300
+    input_range: tuple[float, float] | None = None
+    group: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in PRECISIONS:
@@ -59,8 +67,8 @@ class Plan:
         return [name for name, precision in self.layers.items() if precision.kind == kind]
 
     def quantization(self) -> Precision | None:
-        """The settings of the INT8 layers (they share one), or None where nothing is quantized."""
-        quantized = [p for p in self.layers.values() if p.kind.startswith("int8")]
+        """The settings of the quantized layers (they share all but ranges), or None where nothing is quantized."""
+        quantized = [p for p in self.layers.values() if p.kind.startswith("int")]
         return quantized[0] if quantized else None
 
     def to_json(self) -> dict[str, Any]:
@@ -87,12 +95,48 @@ class ModelFacts:
 
 
 class DraftData(Protocol):
-    """The data that a technique or a backend may look at while it compresses."""
+    """The data that a technique or a backend may look at while it compresses; never what is measured on."""
 
     def calibration(self, samples: int) -> list[Example]:
         """The first `samples` tokenized training examples (of a seeded shuffle), for ranges; raises `DataError`
         where there are none."""
         ...
+
+    def training(self) -> tuple[list[Example], np.ndarray]:
+        """Every tokenized training example, in the same order, with its class index: int64 of shape (examples,), -1
+        where there is no label. Raises `DataError` where there are none."""
+        ...
+
+    def key(self) -> str:
+        """A short hash of model and data, under which what was computed from both may be kept."""
+        ...
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The integers of a weight-only quantized layer, from which every runtime packs the same numbers.
+
+    `codes`: int8 tensor (out, in), in 0 … 2^bits - 1; `scales` and `zeros`: float tensors (out, groups), where a group
+    is `in / groups` neighbouring inputs; weight = (codes - zeros) * scales.
+    """
+
+    bits: int
+    codes: Any
+    scales: Any
+    zeros: Any
+
+
+def silent(share: float, what: str) -> None:
+    """Tell nobody how far the work is."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where long work says how far it is (`tell`: share 0 … 1, words) and keeps what must outlive a crash (`folder`,
+    None for nowhere)."""
+
+    folder: Path | None = None
+    tell: Callable[[float, str], None] = silent
 
 
 @dataclass
@@ -100,8 +144,13 @@ class Draft:
     """The model on its way through a recipe.
 
     `module` is None for a task that starts from an ONNX file (`onnx` is its path then). `inputs` names the model's
-    inputs in order. `kept` are layer names left in the base precision and untouched by pruning. `factory`
+    inputs in order. `kept` are layer names left in the base precision and untouched by pruning and training. `factory`
     names the function ("package.module:function") that builds the module, where no configuration describes it.
+    `masks` are weights held at zero, whoever trains: layer name -> bool tensor of the weight's shape, True where zero.
+    `grids` are the integers of weight-only layers. `blocks` says which transformer layers of the original are left.
+    `original` gives a fresh copy of the uncompressed module, a teacher. `sequence` is the longest input that will be
+    met. `clock` gives the milliseconds of one call of another module in its place, lowered in the recipe's precision
+    for the recipe's runtime; None where no runtime is known.
     """
 
     facts: ModelFacts
@@ -115,6 +164,16 @@ class Draft:
     kept: frozenset[str] = frozenset()
     notes: list[str] = field(default_factory=list)
     factory: str | None = None
+    masks: dict[str, Any] = field(default_factory=dict)
+    grids: dict[str, Grid] = field(default_factory=dict)
+    blocks: tuple[int, ...] = ()
+    original: Callable[[], Any] | None = None
+    work: Work = field(default_factory=Work)
+    sequence: int = 128
+    clock: Callable[[Any], float] | None = None
+
+    def __post_init__(self) -> None:
+        self.blocks = self.blocks or tuple(range(self.facts.blocks))
 
     def quantizable(self) -> list[str]:
         """The layers that may be quantized or pruned now: those of the module as it stands, less the kept ones."""

@@ -25,16 +25,14 @@ from workbench.backends._lowering import (
     threads,
     write_settings,
 )
-from workbench.backends._rebuild import build, replace, save_structure
 from workbench.backends.base import Backend, Effect, Runner, require_module
 from workbench.draft import Batch, Draft, ModelFacts
 from workbench.errors import Refused
 from workbench.knobs import knob
+from workbench.loading.structure import WEIGHTS, build, distinct, fill, replace, save_structure
 
 if TYPE_CHECKING:
     import torch
-
-WEIGHTS = "model.safetensors"
 
 #: Suffixes under which an int8 layer's weight and its scales are stored.
 _QUANTIZED, _SCALES = ".weight_int8", ".weight_scales"
@@ -153,17 +151,14 @@ def _tensors(module: Any, dtype: torch.dtype, quantized: list[str], draft: Draft
     """Everything that is stored: each tensor once, floats in `dtype`, the weights of quantized layers as int8."""
     children = dict(module.named_modules())
     stored: dict[str, torch.Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in module.state_dict().items():
+    for name, tensor in distinct(module).items():
         layer = name.rpartition(".")[0]
         if layer in quantized and name.endswith(".weight"):
             matrix = tensor if _is_linear(children[layer]) else tensor.T
             weights, scales = quantize(matrix.float(), draft.plan.layers[layer].per_channel)
             stored |= {layer + _QUANTIZED: weights, layer + _SCALES: scales}
-        elif tensor.data_ptr() not in seen or not tensor.numel():
-            # Tied weights lie in one place; the rebuilt module ties them again.
-            seen.add(tensor.data_ptr())
-            stored[name] = (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous().clone()
+        else:
+            stored[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
     return stored
 
 
@@ -174,23 +169,10 @@ def _load(folder: Path, settings: dict[str, Any]) -> torch.nn.Module:
     tensors = load_file(str(folder / WEIGHTS))
     module = build(folder).to(getattr(torch, _DTYPES[settings["base"]]))
     packed = {name: _int8_linear(tensors, name) for name in settings["int8"]}
-    absent, surplus = module.load_state_dict(tensors, strict=False)
+    fill(module, tensors, ready=tuple(packed))
     for name, layer in packed.items():
         replace(module, name, layer)
-    replaced = tuple(f"{name}." for name in packed)
-    lost = [name for name in absent if not name.startswith(replaced) and not _tied(module, name, tensors)]
-    if lost or surplus:
-        raise Refused(
-            f"The module cannot be built again from its configuration: {len(lost)} tensors have no value and "
-            f"{len(surplus)} no place, such as {[*lost, *surplus][0]!r}.",
-            do="name a factory that builds the module as it is now, or use another runtime, which exports its graph",
-        )
     return module
-
-
-def _tied(module: torch.nn.Module, name: str, tensors: dict[str, torch.Tensor]) -> bool:
-    state = module.state_dict()
-    return any(state[name].data_ptr() == state[other].data_ptr() for other in tensors if other in state)
 
 
 def _int8_linear(tensors: dict[str, torch.Tensor], name: str) -> torch.nn.Module:

@@ -71,7 +71,7 @@ class Bench:
         Raises the errors of `compress`, and `TrialError` for a model that gives NaN.
         """
         clock = _Stages(stage or (lambda name, share: None))
-        artifact = compress(self.task, recipe, self.folder / recipe.id, stage=clock.enter)
+        artifact = compress(self.task, recipe, self.folder / recipe.id, stage=clock.enter, tell=clock.tell)
         clock.enter("load")
         runner = artifact.load()
         try:
@@ -238,7 +238,11 @@ class _Stages:
         if self._name:
             self.seconds[self._name] = time.perf_counter() - self._began
 
-    def inside(self, share: float) -> None:
+    def tell(self, share: float, what: str) -> None:
+        self.inside(share, what)
+
+    def inside(self, share: float, what: str = "") -> None:
         names = list(STAGES)
         before = sum(STAGES[name] for name in names[: names.index(self._name)])
-        self._report(self._name, before + STAGES[self._name] * min(share, 1.0))
+        told = f"{self._name}: {what}" if what else self._name
+        self._report(told, before + STAGES[self._name] * min(share, 1.0))

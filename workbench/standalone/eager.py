@@ -28,13 +28,34 @@ def load(folder, model, threads):
     return call
 
 
+class ScaledLinear(torch.nn.Linear):
+    """A linear layer whose input is multiplied by `input_scale` first."""
+
+    def __init__(self, inside, outside, bias):
+        super().__init__(inside, outside, bias)
+        self.register_buffer("input_scale", torch.ones(inside))
+
+    def forward(self, values):
+        return super().forward(values * self.input_scale)
+
+
+class Factored(torch.nn.Sequential):
+    """A linear layer as the product of two."""
+
+    def __init__(self, inside, rank, outside, bias):
+        super().__init__()
+        self.down = torch.nn.Linear(inside, rank, bias=False)
+        self.up = torch.nn.Linear(rank, outside, bias=bias)
+
+
 def build(folder, structure):
     """The module without its weights, changed as the recipe changed it."""
     kind = getattr(transformers, structure["class"])
     config = kind.config_class.from_pretrained(folder)
     module = kind._from_config(config, attn_implementation=structure["attention"], dtype=torch.float32)
-    for name, (inside, outside, bias) in structure["linear"].items():
-        replace(module, name, torch.nn.Linear(inside, outside, bias=bias))
+    for key, part in {"linear": torch.nn.Linear, "scaled": ScaledLinear, "factored": Factored}.items():
+        for name, shape in structure[key].items():
+            replace(module, name, part(*shape))
     for name, values in structure["attributes"].items():
         for attribute, value in values.items():
             setattr(module.get_submodule(name), attribute, value)

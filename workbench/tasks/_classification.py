@@ -44,6 +44,28 @@ class CalibrationData:
             )
         return self.task.encoded("calibration", samples)
 
+    def training(self) -> tuple[list[Example], np.ndarray]:
+        """Every training example with its class; raises `DataError` where there are none."""
+        if not self.task.sizes()["calibration"]:
+            raise DataError(
+                "This task has no training examples.",
+                allowed="data with a training split",
+                do="give training data with the task, or take a technique that needs none",
+            )
+        texts, targets = self.task.rows("calibration")
+        if set(texts) <= set(self.task.rows("select")[0]):
+            raise DataError(
+                "The only examples are those that are measured; a model trained on them would be measured on what it "
+                "has seen.",
+                allowed="data with a training split, or at least 50 examples",
+                do="give training data with the task, or take a technique that needs none",
+            )
+        return self.task.encoded("calibration"), targets
+
+    def key(self) -> str:
+        """The task's fingerprint."""
+        return self.task.fingerprint()
+
 
 @dataclass(frozen=True)
 class Classification(Task):
@@ -149,6 +171,7 @@ class Classification(Task):
             module=source.load(),
             onnx=source.onnx,
             factory=source.factory,
+            original=None if source.onnx else source.load,
         )
 
     def pad(self) -> dict[str, int]:

@@ -24,7 +24,7 @@ class Bf16(Technique):
     group = "mixed precision"
     source = "Kalamkar et al. 2019, arXiv:1905.12322"
     precisions = frozenset({"bf16"})
-    phase = 3
+    phase = 5
 
     def apply(self, draft: Draft) -> Draft:
         """Make BF16 the plan's base precision."""

@@ -83,6 +83,7 @@ class DropLayers(Technique):
         if hasattr(draft.module, "save_pretrained"):
             check_config(draft.module)
         draft.kept = frozenset(renamed(name, path, gone) for name in draft.kept)
+        draft.blocks = tuple(origin for i, origin in enumerate(draft.blocks) if i not in gone)
         draft.notes.append(f"removed layers {', '.join(map(str, gone))} of {blocks} in {path} (counted from 0)")
         return draft
 

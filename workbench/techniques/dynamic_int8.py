@@ -25,7 +25,7 @@ class DynamicInt8(Technique):
     group = "quantization"
     source = "Zafrir et al. 2019, arXiv:1910.06188"
     precisions = frozenset({"int8_dynamic"})
-    phase = 3
+    phase = 5
 
     per_channel: bool = knob(
         True, help="one scale for each output channel of a weight (more exact), not one for the whole weight"

@@ -26,7 +26,7 @@ class PruneMagnitude(Technique):
     name = "prune_magnitude"
     group = "pruning"
     source = "Han et al. 2015, arXiv:1506.02626"
-    phase = 1
+    phase = 2
 
     sparsity: float = knob(0.5, low=0.0, high=0.99, search=(0.3, 0.5, 0.7), help="share of the weights set to zero")
     scope: str = knob(

@@ -29,7 +29,7 @@ class StaticInt8(Technique):
     needs = "calibration"
     source = "Jacob et al. 2018, arXiv:1712.05877"
     precisions = frozenset({"int8_static"})
-    phase = 3
+    phase = 5
 
     calibration: str = knob(
         "minmax",

@@ -1,9 +1,10 @@
-"""A PyTorch module as a folder of JSON: what builds it again without the original, and without pickle.
+"""A PyTorch module as a folder of JSON and safetensors: what builds it again without the original, without pickle.
 
 A Hugging Face module is built from its `config.json`, any other one by the factory that the user named. What a
-technique changed afterwards is kept as a difference: linear layers of another shape, and plain attributes (such as a
-smaller number of heads). Left out: modules whose class or wiring changed in any other way; `torch.export.save` could
-hold them, but its archives carry pickled tensors that are loaded without restriction (torch 2.13), so they are refused.
+technique changed afterwards is kept as a difference: linear layers of another shape, split in two factors or with a
+scaled input, and plain attributes (such as a smaller number of heads). Left out: modules whose class or wiring changed
+in any other way; `torch.export.save` could hold them, but its archives carry pickled tensors that are loaded without
+restriction (torch 2.13), so they are refused.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from workbench.loading.factory import load_factory
 if TYPE_CHECKING:
     import torch
 
-STRUCTURE = "structure.json"
+STRUCTURE, WEIGHTS = "structure.json", "model.safetensors"
 
 
 def save_structure(module: torch.nn.Module, factory: str | None, folder: Path) -> None:
@@ -44,14 +45,64 @@ def build(folder: Path) -> torch.nn.Module:
     """The module that `save_structure` described, in eval mode, on the CPU, its parameters not yet set."""
     import torch
 
+    from workbench.modules import Factored, ScaledLinear
+
     structure = json.loads((folder / STRUCTURE).read_text(encoding="utf-8"))
     module = _skeleton(structure, folder, "cpu")
-    for name, (inside, outside, bias) in structure["linear"].items():
-        replace(module, name, torch.nn.Linear(inside, outside, bias=bias))
+    kinds = {"linear": torch.nn.Linear, "scaled": ScaledLinear, "factored": Factored}
+    for key, kind in kinds.items():
+        for name, shape in structure.get(key, {}).items():
+            replace(module, name, kind(*shape))
     for name, values in structure["attributes"].items():
         for attribute, value in values.items():
             setattr(module.get_submodule(name), attribute, value)
     return module.eval()
+
+
+def save_module(module: torch.nn.Module, factory: str | None, folder: Path) -> None:
+    """Write structure and weights, as they are, into `folder`; raises what `save_structure` raises."""
+    from safetensors.torch import save_file
+
+    save_structure(module, factory, folder)
+    save_file(distinct(module), str(folder / WEIGHTS))
+
+
+def load_module(folder: Path) -> torch.nn.Module:
+    """The module that `save_module` wrote, in eval mode; raises `Refused` where a tensor has no place or no value."""
+    from safetensors.torch import load_file
+
+    module = build(folder)
+    fill(module, load_file(str(folder / WEIGHTS)))
+    return module
+
+
+def distinct(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The module's tensors by name, each once: tied ones lie in one place, and the rebuilt module ties them again."""
+    found: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in module.state_dict().items():
+        if tensor.data_ptr() not in seen or not tensor.numel():
+            seen.add(tensor.data_ptr())
+            found[name] = tensor.detach().contiguous().clone()
+    return found
+
+
+def fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], ready: tuple[str, ...] = ()) -> None:
+    """Set the module's tensors; those of the submodules named in `ready` are there already.
+
+    Raises `Refused` where a tensor has no place or no value.
+    """
+    absent, surplus = module.load_state_dict(tensors, strict=False)
+    inside = tuple(f"{name}." for name in ready)
+    state = module.state_dict()
+    filled = {state[name].data_ptr() for name in tensors if name in state}
+    lost = [n for n in absent if not (inside and n.startswith(inside)) and state[n].data_ptr() not in filled]
+    if lost or surplus:
+        raise Refused(
+            f"The module cannot be built again from its configuration: {len(lost)} tensors have no value and "
+            f"{len(surplus)} no place, such as {[*lost, *surplus][0]!r}.",
+            do="name a factory that builds the module as it is now, or use another runtime, which exports its graph",
+        )
 
 
 def replace(module: torch.nn.Module, name: str, new: torch.nn.Module) -> None:
@@ -85,15 +136,23 @@ def _difference(module: torch.nn.Module, fresh: torch.nn.Module) -> dict[str, An
     """What must be changed in `fresh` to give it the structure of `module`."""
     import torch
 
+    from workbench.modules import Factored, ScaledLinear
+
     theirs = dict(fresh.named_modules())
-    linear, attributes = {}, {}
+    found: dict[str, dict[str, Any]] = {"linear": {}, "scaled": {}, "factored": {}, "attributes": {}}
     for name, child in module.named_modules():
         other = theirs.get(name)
-        if isinstance(child, torch.nn.Linear) and _shape(child) != _shape(other):
-            linear[name] = _shape(child)
+        if isinstance(child, Factored):
+            found["factored"][name] = child.shape
+        elif any(name.startswith(f"{whole}.") for whole in found["factored"]):
+            continue
+        elif isinstance(child, ScaledLinear):
+            found["scaled"][name] = _shape(child)
+        elif isinstance(child, torch.nn.Linear) and _shape(child) != _shape(other):
+            found["linear"][name] = _shape(child)
         elif other is not None and (changed := _changed(child, other)):
-            attributes[name] = changed
-    return {"linear": linear, "attributes": attributes}
+            found["attributes"][name] = changed
+    return found
 
 
 def _shape(child: Any) -> tuple[int, int, bool] | None:
