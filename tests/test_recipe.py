@@ -11,11 +11,13 @@ import pytest
 
 from workbench.backends.eager import Eager
 from workbench.backends.onnxruntime import OnnxRuntime
+from workbench.backends.openvino import OpenVINO
 from workbench.draft import Draft, ModelFacts, resolve_keep
 from workbench.errors import KnobError, RecipeError, UnknownName, UserError
 from workbench.recipe import Choice, Open, Range, Recipe, Space, contradiction, draw, recipe_from_code
 from workbench.techniques.base import Technique
 from workbench.techniques.bf16 import Bf16
+from workbench.techniques.distil import Distil
 from workbench.techniques.drop_layers import DropLayers
 from workbench.techniques.prune_magnitude import PruneMagnitude
 from workbench.techniques.static_int8 import StaticInt8
@@ -311,3 +313,8 @@ def test_a_space_without_any_sound_recipe_says_so() -> None:
 def test_mistakes_in_a_space_are_found_at_once(make: Any, kind: type[UserError], words: str) -> None:
     with pytest.raises(kind, match=words):
         make()
+
+
+def test_the_minutes_of_a_recipe_are_those_its_steps_may_train() -> None:
+    assert Recipe(DropLayers(), backend=Eager()).minutes() == 0
+    assert Recipe(DropLayers(), Distil(minutes=7.5), StaticInt8(), backend=OpenVINO()).minutes() == 7.5

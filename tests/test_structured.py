@@ -299,6 +299,14 @@ def test_the_part_of_a_kept_layer_stays_whole() -> None:
     assert shapes["bert.encoder.layer.2.intermediate.dense"] != (24, 16)
 
 
+def test_only_neurons_are_removed_where_only_they_may_be() -> None:
+    one = tiny_draft(examples=40)
+    PruneStructured(budget=0.75, parts="neurons", multiple=1, samples=16).apply(one)
+    assert "12 of 12 heads" in one.notes[-1]
+    with pytest.raises(Refused, match="too small"):
+        PruneStructured(budget=0.3, parts="heads", samples=16).apply(tiny_draft(examples=40))
+
+
 def test_a_budget_that_leaves_nothing_is_refused() -> None:
     with pytest.raises(Refused, match="too small"):
         PruneStructured(budget=0.1, samples=8).apply(tiny_draft(examples=40))

@@ -20,7 +20,7 @@ from workbench.draft import ModelFacts
 from workbench.errors import RecipeError, UserError
 from workbench.knobs import Knobbed
 from workbench.registry import classes, find, unknown
-from workbench.techniques.base import Technique
+from workbench.techniques.base import Technique, Trained
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -64,6 +64,10 @@ class Recipe:
     def precisions(self) -> frozenset[str]:
         """Precision kinds that the steps write into the plan (`fp32` where none does)."""
         return frozenset(kind for step in self.steps for kind in step.precisions) or frozenset({"fp32"})
+
+    def minutes(self) -> float:
+        """The most minutes that the steps were given to train in."""
+        return sum(step.minutes for step in self.steps if isinstance(step, Trained))
 
     def refusal(self, facts: ModelFacts) -> str | None:
         """None, or the reason why this cannot be realised for this model on this machine; costs no work."""

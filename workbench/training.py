@@ -256,7 +256,7 @@ def _loop(run: Run, parts: Sequence[Part]) -> None:
     run.device = accelerator.device
     extra = [tensor for part in parts for tensor in part.parameters()]
     tensors = [*(p for p in run.module.parameters() if p.requires_grad), *extra]
-    inner = torch.optim.AdamW(_groups(tensors, pace), lr=pace.learning_rate, betas=(0.9, 0.98))
+    inner = torch.optim.AdamW(_groups(tensors, pace), lr=pace.learning_rate, betas=(0.9, 0.98), fused=True)
     module, optimizer = accelerator.prepare(run.module, inner)
     keeper = _Keeper(run, extra, inner)
     keeper.restore()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from workbench.backends._attention import fused_attention
 from workbench.backends._lowering import example, positional, quiet
 from workbench.draft import Draft
 from workbench.errors import Refused
@@ -23,8 +25,10 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 _PREFIX = "model."
 
 
-def export(draft: Draft, sequence: int) -> onnx.ModelProto:
+def export(draft: Draft, sequence: int, *, fuse: bool = False) -> onnx.ModelProto:
     """The draft's module in FP32 as an ONNX model; its linear nodes are called like the module's layers.
+
+    With `fuse` attention becomes one node where it can.
 
     Raises `Refused` where a layer of the module is not found in the graph, or the graph is too large for one file.
     """
@@ -32,7 +36,7 @@ def export(draft: Draft, sequence: int) -> onnx.ModelProto:
 
     names = list(draft.inputs)
     batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("sequence", min=2, max=sequence)
-    with quiet(), torch.no_grad():
+    with quiet(), torch.no_grad(), fused_attention(draft.module) if fuse else nullcontext():
         program = torch.onnx.export(
             positional(draft.module, names),
             example(names, 2, min(sequence, 16)),
@@ -45,8 +49,12 @@ def export(draft: Draft, sequence: int) -> onnx.ModelProto:
     model = program.model_proto
     if model.ByteSize() >= 2**31 - 1:
         raise Refused("The model is larger than the 2 GB that one ONNX file can hold.", do="use another runtime")
-    # onnxruntime.quantization infers shapes itself and stumbles over the exporter's.
+    # onnxruntime.quantization infers shapes itself and stumbles over the exporter's, but it cannot see through nodes
+    # that are not ONNX's own.
+    foreign = {name for node in model.graph.node if node.domain == "com.microsoft" for name in node.output}
+    known = [info for info in model.graph.value_info if info.name in foreign]
     del model.graph.value_info[:]
+    model.graph.value_info.extend(known)
     for node in linear_nodes(model.graph):
         scopes = {entry.key: entry.value for entry in node.metadata_props}.get(_SCOPES)
         if scopes:

@@ -56,6 +56,9 @@ class OnnxRuntime(Backend):
     install = "pip install onnx onnxscript onnxruntime"
     from_onnx = True
 
+    attention: str = knob(
+        "fused", choices=("fused", "plain"), help="one node for each attention where the model allows, or a dozen"
+    )
     optimization: str = knob("all", choices=tuple(_LEVELS), help="graph optimization level")
 
     @classmethod
@@ -75,7 +78,7 @@ class OnnxRuntime(Backend):
             macs = file_macs(model.graph, self.sequence)
         else:
             macs = layer_macs(draft, self.sequence)
-            model = export(draft, self.sequence)
+            model = export(draft, self.sequence, fuse=self.attention == "fused")
         weights = {node.input[1]: node.name for node in linear_nodes(model.graph) if node.name in macs}
         chosen = draft.plan.quantization()
         if chosen:

@@ -49,6 +49,7 @@ class PruneStructured(Technique):
         choices=("macs", "latency"),
         help="what the budget counts: multiply-accumulates, or measured time of a layer on this machine and runtime",
     )
+    parts: str = knob("both", choices=("both", "heads", "neurons"), help="what may be removed")
     select: str = knob(
         "fisher", choices=("fisher", "magnitude", "random"), help="how the heads and neurons to remove are chosen"
     )
@@ -106,8 +107,9 @@ class PruneStructured(Technique):
         costs = self._costs(draft, blocks)
         importance, gradients = self._importance(draft, blocks, batches)
         for i, kept_parts in enumerate(whole):
-            for part, is_kept in zip(importance, kept_parts, strict=True):
-                part[i][is_kept] = np.inf
+            for part, name, is_kept in zip(importance, ("heads", "neurons"), kept_parts, strict=True):
+                if is_kept or self.parts not in ("both", name):
+                    part[i] = np.inf
         try:
             heads, neurons = search(importance[0], importance[1], costs, self.budget)
         except ValueError as error:
