@@ -25,7 +25,7 @@ TRIALS = [
     (8, ("static_int8",), "openvino", "complete", 0.8968, 5, 3, 3.33, 0.05, 23.3, {"int8": 0.99, "fp32": 0.01}),
     (9, ("static_int8",), "compiled", "failed", None, 0, 0, None, 0, None, None),
     (10, ("drop_layers", "static_int8"), "openvino", "complete", 0.8601, 51, 17, 4.9, 0.08, 18.1, {"int8": 0.98}),
-    (11, ("prune_magnitude",), "openvino", "complete", 0.5092, 350, 10, 1.17, 0.02, 91.2, {"fp32": 1.0}),
+    (11, ("prune",), "openvino", "complete", 0.5092, 350, 10, 1.17, 0.02, 91.2, {"fp32": 1.0}),
 ]
 EXAMPLES = 872
 

@@ -19,13 +19,13 @@ from workbench.techniques.base import Technique
 from workbench.techniques.bf16 import Bf16
 from workbench.techniques.distil import Distil
 from workbench.techniques.drop_layers import DropLayers
-from workbench.techniques.prune_magnitude import PruneMagnitude
+from workbench.techniques.prune import Prune
 from workbench.techniques.static_int8 import StaticInt8
 
 RECIPES = [
     Recipe(backend=Eager()),
     Recipe(Bf16(), backend=Eager(threads=2, padding="fixed")),
-    Recipe(DropLayers(count=3, which="top"), PruneMagnitude(sparsity=0.25), StaticInt8(), backend=OnnxRuntime()),
+    Recipe(DropLayers(count=3, which="top"), Prune(sparsity=0.25), StaticInt8(), backend=OnnxRuntime()),
     Recipe(StaticInt8(calibration="percentile"), backend=OnnxRuntime(), keep=("classifier", "*.layer.0.*")),
 ]
 
@@ -63,7 +63,7 @@ def test_title_shows_what_differs_from_the_default() -> None:
 
 def test_precisions() -> None:
     assert RECIPES[0].precisions() == {"fp32"}
-    assert Recipe(PruneMagnitude(), backend=Eager()).precisions() == {"fp32"}
+    assert Recipe(Prune(), backend=Eager()).precisions() == {"fp32"}
     assert RECIPES[2].precisions() == {"int8_static"}
 
 
@@ -71,7 +71,7 @@ class Hermit(Technique):
     """Stands beside nothing that prunes."""
 
     name = "hermit"
-    excludes = frozenset({"prune_magnitude"})
+    excludes = frozenset({"prune"})
 
     def apply(self, draft: Draft) -> Draft:
         return draft
@@ -82,9 +82,9 @@ class Hermit(Technique):
     [
         ((StaticInt8(), StaticInt8(samples=10)), "static_int8 stands twice"),
         ((Bf16(), StaticInt8()), "both set the precision"),
-        ((PruneMagnitude(), DropLayers()), "drop_layers has to come first"),
-        ((Hermit(), PruneMagnitude()), "hermit and prune_magnitude exclude each other"),
-        ((PruneMagnitude(), Hermit()), "exclude each other"),
+        ((Prune(), DropLayers()), "drop_layers has to come first"),
+        ((Hermit(), Prune()), "hermit and prune exclude each other"),
+        ((Prune(), Hermit()), "exclude each other"),
     ],
 )
 def test_contradictions_cannot_be_made(steps: tuple[Technique, ...], words: str) -> None:
@@ -94,7 +94,7 @@ def test_contradictions_cannot_be_made(steps: tuple[Technique, ...], words: str)
     assert "take one of them out" in caught.value.do
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations([DropLayers(), PruneMagnitude(), Bf16()])))
+@pytest.mark.parametrize("order", list(itertools.permutations([DropLayers(), Prune(), Bf16()])))
 def test_only_ascending_phases_stand(order: tuple[Technique, ...]) -> None:
     ascending = [step.phase for step in order] == sorted(step.phase for step in order)
     assert (contradiction(order) is None) == ascending
@@ -251,8 +251,8 @@ def test_a_huge_grid_begins_at_once() -> None:
 
 
 def test_techniques_are_put_in_the_order_of_their_phases() -> None:
-    space = Space("static_int8", "prune_magnitude", "drop_layers", backends=["eager"])
-    assert [step.name for step in space.steps] == ["drop_layers", "prune_magnitude", "static_int8"]
+    space = Space("static_int8", "prune", "drop_layers", backends=["eager"])
+    assert [step.name for step in space.steps] == ["drop_layers", "prune", "static_int8"]
 
 
 def test_ranges_stay_inside_whatever_the_rounding() -> None:
@@ -270,7 +270,7 @@ def test_ranges_stay_inside_whatever_the_rounding() -> None:
 
 
 def test_a_log_range_reaches_its_bound_in_a_space() -> None:
-    space = Space(Open("prune_magnitude", sparsity=Range(0.01, 0.99, points=9, log=True)), backends=["eager"])
+    space = Space(Open("prune", sparsity=Range(0.01, 0.99, points=9, log=True)), backends=["eager"])
     assert len(list(space.recipes())) == 9
 
 

@@ -43,7 +43,7 @@ def small() -> Space:
 
 def endless() -> Space:
     return Space(
-        Open("prune_magnitude", sparsity=Range(0.1, 0.9)),
+        Open("prune", sparsity=Range(0.1, 0.9)),
         Open("static_int8", optional=True, samples=Range(1, 500, log=True)),
         backends=["eager", "onnxruntime"],
     )
@@ -198,7 +198,7 @@ def test_nsga2_finds_the_corner_of_a_bowl_sooner_than_random_search() -> None:
     # Both objectives are best at one corner of a space of 2 · 10^6 recipes.
     space = Space(
         Open("static_int8", samples=Choice(*range(1, 41)), per_channel=Choice(False, True)),
-        Open("prune_magnitude", sparsity=Choice(*(i / 100 for i in range(40)))),
+        Open("prune", sparsity=Choice(*(i / 100 for i in range(40)))),
         backends=[Open("eager", threads=Choice(*range(40)), sequence=Choice(*range(2, 18)))],
     )
 

@@ -37,7 +37,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing
 #: Enough for intervals of some percent; the whole demo is to end within a coffee's time.
 DEMO_TIMING_SECONDS = 1.5
 #: What the demo tries: one of every kind.
-DEMO_TECHNIQUES = ("bf16", "dynamic_int8", "static_int8", "prune_magnitude", "drop_layers")
+DEMO_TECHNIQUES = ("bf16", "dynamic_int8", "static_int8", "prune", "drop_layers")
 #: All runtimes; the one that takes longest to lower comes last, so that the budget ends on one of its trials.
 DEMO_BACKENDS = ("eager", "onnxruntime", "openvino", "compiled")
 

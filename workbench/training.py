@@ -62,9 +62,11 @@ class Pace:
             )
 
     def joined(self, other: Pace) -> Pace:
-        """One pace for two parts of a run: the longer budget; the rest is the first one's."""
+        """One pace for two parts of a run: the longer budget, dropout only where both want it; the rest is the first
+        one's."""
         steps = max(self.steps, other.steps) if self.steps and other.steps else 0
-        return Pace(**{**asdict(self), "steps": steps, "minutes": max(self.minutes, other.minutes)})
+        both = {"steps": steps, "minutes": max(self.minutes, other.minutes), "dropout": self.dropout and other.dropout}
+        return Pace(**{**asdict(self), **both})
 
 
 @dataclass
@@ -92,12 +94,20 @@ class Part:
         """Trainable tensors beside the module's own, always in the same order."""
         return []
 
+    def state(self) -> dict[str, Any]:
+        """Tensors, beside the trainable ones, that an interrupted run needs to go on; filled in place before the first
+        step of the run that goes on."""
+        return {}
+
     def before(self, run: Run) -> None:
         """Before a step: `run.share` of the run is over."""
 
     def loss(self, run: Run, batch: Batch, output: Any) -> Any:
         """A scalar tensor to minimise, or None where this part has none."""
         return None
+
+    def gradients(self, run: Run) -> None:
+        """Before the optimizer's step: the gradients are there, clipped."""
 
     def after(self, run: Run) -> None:
         """After the optimizer's step; masks of the draft are applied after this."""
@@ -258,7 +268,7 @@ def _loop(run: Run, parts: Sequence[Part]) -> None:
     tensors = [*(p for p in run.module.parameters() if p.requires_grad), *extra]
     inner = torch.optim.AdamW(_groups(tensors, pace), lr=pace.learning_rate, betas=(0.9, 0.98), fused=True)
     module, optimizer = accelerator.prepare(run.module, inner)
-    keeper = _Keeper(run, extra, inner)
+    keeper = _Keeper(run, parts, inner)
     keeper.restore()
     order = batches([len(next(iter(e.values()))) for e in run.examples], pace.batch, pace.seed)
     order = itertools.islice(order, run.step * pace.accumulate, None)
@@ -282,6 +292,8 @@ def _loop(run: Run, parts: Sequence[Part]) -> None:
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(tensors, pace.clip)
+                    for part in parts:
+                        part.gradients(run)
                 optimizer.step()
                 optimizer.zero_grad()
                 total += loss.item() / pace.accumulate
@@ -346,14 +358,15 @@ def _mask(draft: Draft) -> None:
 
     with torch.no_grad():
         for name, mask in draft.masks.items():
-            draft.module.get_submodule(name).weight.masked_fill_(mask, 0.0)
+            weight = draft.module.get_submodule(name).weight
+            weight.masked_fill_(mask.to(weight.device), 0.0)
 
 
 class _Keeper:
     """The state of a run on disk: the tensors as safetensors, the counters as JSON, renamed into place as one."""
 
-    def __init__(self, run: Run, extra: list[Any], optimizer: Any) -> None:
-        self._run, self._extra, self._optimizer = run, extra, optimizer
+    def __init__(self, run: Run, parts: Sequence[Part], optimizer: Any) -> None:
+        self._run, self._parts, self._optimizer = run, parts, optimizer
         folder = run.draft.work.folder
         self._folder = folder / "training" if folder else None
         self._last = time.perf_counter()
@@ -409,7 +422,9 @@ class _Keeper:
     def _tensors(self) -> dict[str, Any]:
         found = {f"module.{name}": t for name, t in self._run.module.named_parameters()}
         found |= {f"buffer.{name}": t for name, t in self._run.module.named_buffers()}
-        found |= {f"extra.{i}": t for i, t in enumerate(self._extra)}
+        for i, part in enumerate(self._parts):
+            found |= {f"part.{i}.extra.{j}": t for j, t in enumerate(part.parameters())}
+            found |= {f"part.{i}.state.{key}": t for key, t in part.state().items()}
         params = [t for group in self._optimizer.param_groups for t in group["params"]]
         for i, tensor in enumerate(params):
             found |= {f"optimizer.{i}.{key}": value for key, value in self._optimizer.state.get(tensor, {}).items()}

@@ -36,7 +36,7 @@ def main() -> None:
         task = make_task("demo")
         task.prepare()
         study = Study(Path(place) / "study", task)
-        techniques = ("bf16", "static_int8", "prune_magnitude")
+        techniques = ("bf16", "static_int8", "prune")
         study.start(space_of(techniques, ("eager", "compiled", "onnxruntime", "openvino")), goal=Goal(trials=None))
         manager, client = start_new_kernel()
         try:
