@@ -90,7 +90,7 @@ def test_masks_grids_and_ranges_survive(tmp_path: Any) -> None:
     one = tiny_draft()
     name = "bert.encoder.layer.0.output.dense"
     one.masks[name] = torch.rand(16, 24) > 0.5
-    one.grids[name] = Grid(4, torch.randint(0, 15, (16, 24)).to(torch.int8), torch.rand(16, 3), torch.rand(16, 3))
+    one.grids[name] = Grid(4, 8, torch.randint(0, 15, (16, 24)).to(torch.uint8), torch.rand(16, 3), torch.rand(16, 3))
     one.plan.layers[name] = Precision("int8_static", input_range=(-1.5, 2.0))
     prefix.save(one, tmp_path / "kept")
     assert prefix.is_kept(tmp_path / "kept")

@@ -74,10 +74,12 @@ def demo(
 def sweep(
     model: Annotated[str | None, typer.Option(help="Folder, ONNX file, hub id, or package.module:function.")] = None,
     data: Annotated[str | None, typer.Option(help="File, folder of splits, or hub dataset id.")] = None,
-    task: Annotated[str | None, typer.Option(help="Kind of task, such as demo or text_classification.")] = None,
+    task: Annotated[str | None, typer.Option(help="Kind of task, such as text_classification or causal_lm.")] = None,
     text: Annotated[str | None, typer.Option(help="Column(s) of the text: COL or COL,COL.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
-    metric: Annotated[str, typer.Option(help="accuracy, f1, matthews_correlation …")] = "accuracy",
+    metric: Annotated[
+        str | None, typer.Option(help="accuracy, f1, matthews_correlation …; by default the task's own.")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
     reserve: Annotated[float, typer.Option(help="Share of the validation data kept for the report.")] = 0.0,
     techniques: Annotated[str, typer.Option(help="name,name:knob=value|value …")] = "bf16,dynamic_int8,static_int8",

@@ -108,7 +108,9 @@ def show_front(study: Study, *, everything: bool, as_json: bool) -> None:
 
 def show_trials(rows: list[dict[str, Any]], front: list[int] | None = None) -> None:
     """Print rows of trials."""
-    made = table("", "#", "recipe", "accuracy", "drop", "flips", "speed-up", "p50 (baseline's)", "size", "state")
+    made = table(
+        "", "#", "recipe", _score_title(rows), "drop", "flips", "speed-up", "p50 (baseline's)", "size", "state"
+    )
     for row in rows:
         made.add_row(
             "*" if front and row["number"] in front else "",
@@ -118,6 +120,12 @@ def show_trials(rows: list[dict[str, Any]], front: list[int] | None = None) -> N
             "disturbed" if (row.get("conditions") or {}).get("disturbed") else row["state"],
         )
     show(made)
+
+
+def _score_title(rows: list[dict[str, Any]]) -> str:
+    """The metric's name, where all rows have one."""
+    metrics = {row["metric"] for row in rows if row.get("metric")}
+    return metrics.pop() if len(metrics) == 1 else "score"
 
 
 def _numbers(row: dict[str, Any]) -> list[str]:

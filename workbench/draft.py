@@ -116,14 +116,32 @@ class DraftData(Protocol):
 class Grid:
     """The integers of a weight-only quantized layer, from which every runtime packs the same numbers.
 
-    `codes`: int8 tensor (out, in), in 0 … 2^bits - 1; `scales` and `zeros`: float tensors (out, groups), where a group
-    is `in / groups` neighbouring inputs; weight = (codes - zeros) * scales.
+    `codes`: uint8 tensor (out, in), in 0 … 2^bits - 1; `scales` and `zeros`: float32 tensors (out, groups), where a
+    group is `group` neighbouring inputs (the last one may be shorter); zeros lie in the codes' range.
+    weight = (codes - zeros) * scales.
     """
 
     bits: int
+    group: int
     codes: Any
     scales: Any
     zeros: Any
+
+    def weight(self) -> Any:
+        """The weight that the codes stand for, float32 of shape (out, in)."""
+        inside = self.codes.shape[1]
+        scales, zeros = (t.repeat_interleave(self.group, dim=1)[:, :inside] for t in (self.scales, self.zeros))
+        return (self.codes.float() - zeros) * scales
+
+    @property
+    def whole(self) -> bool:
+        """Whether every zero point is a whole number."""
+        return bool((self.zeros == self.zeros.round()).all())
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether every zero point lies in the middle."""
+        return bool((self.zeros == 2 ** (self.bits - 1)).all())
 
 
 def silent(share: float, what: str) -> None:

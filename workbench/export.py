@@ -45,6 +45,12 @@ def export(study: Study, number: int, folder: str | Path) -> Path:
         raise UserError(f"{place} holds something already.", allowed="an empty or new folder", do="name another folder")
     artifact = study.artifact(number)
     trial = next(t for t in study.trials if t.number == number)
+    if not study.task.labels:
+        raise Refused(
+            "An exported folder classifies texts, and this model has no classes.",
+            allowed="trials of a classifier",
+            do=f"take the lowered model from {artifact.folder}, and load it with Artifact.open(…).load()",
+        )
     _check(artifact)
     partial = place.with_name(f"{place.name}.partial")
     try:

@@ -18,7 +18,7 @@ from workbench.loading.structure import load_module, save_module
 
 _DRAFT, _TENSORS = "draft.json", "tensors.safetensors"
 #: Raised when what is written, or what a technique does, changes its meaning: nothing older is taken then.
-FORMAT = 1
+FORMAT = 2
 
 
 def is_kept(folder: Path) -> bool:
@@ -48,7 +48,7 @@ def save(draft: Draft, folder: Path) -> None:
             "kept": sorted(draft.kept),
             "notes": draft.notes,
             "blocks": list(draft.blocks),
-            "bits": {name: grid.bits for name, grid in draft.grids.items()},
+            "grids": {name: [grid.bits, grid.group] for name, grid in draft.grids.items()},
         }
         (partial / _DRAFT).write_text(json.dumps(rest), encoding="utf-8")
         partial.rename(folder)
@@ -71,8 +71,8 @@ def load(folder: Path, fresh: Draft) -> Draft:
     fresh.kept, fresh.notes, fresh.blocks = frozenset(rest["kept"]), rest["notes"], tuple(rest["blocks"])
     fresh.masks = {name.removeprefix("mask."): t for name, t in tensors.items() if name.startswith("mask.")}
     fresh.grids = {
-        name: Grid(bits, *(tensors[f"grid.{key}.{name}"] for key in ("codes", "scales", "zeros")))
-        for name, bits in rest["bits"].items()
+        name: Grid(bits, group, *(tensors[f"grid.{key}.{name}"] for key in ("codes", "scales", "zeros")))
+        for name, (bits, group) in rest["grids"].items()
     }
     return fresh
 

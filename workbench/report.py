@@ -177,7 +177,8 @@ def _headline(study: Study, frame: pd.DataFrame) -> Iterator[Markup]:
     else:
         change = tables.change_text(row) or "an unknown change"
         yield tag("p", tag("b", tables.speedup_text(row)), " faster: ", tag("b", row["title"]), class_="headline")
-        yield tag("p", f"{row['metric']} changes by {change}; right answers {tables.flips_text(row)}.")
+        what = "right answers" if tables.higher_is_better(row["metric"]) else "next tokens told right"
+        yield tag("p", f"{row['metric']} changes by {change}; {what} {tables.flips_text(row)}.")
     allowed = f"{100 * goal.max_drop:g} {'points' if goal.absolute else '% of the score'}"
     states = Counter(row["state"] for row in rows.values())
     counts = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "none"

@@ -39,8 +39,8 @@ class Effect:
 
 
 class Runner(ABC):
-    """A loaded model. Calling it takes `Batch` (int64 arrays of shape (batch, sequence)) and returns logits,
-    float32 of shape (batch, classes)."""
+    """A loaded model. Calling it takes `Batch` (int64 arrays of shape (batch, sequence)) and returns logits, float32
+    of shape (batch, classes), or (batch, length, vocabulary) of a language model, `length` at least the batch's."""
 
     @abstractmethod
     def __call__(self, batch: Batch) -> np.ndarray: ...

@@ -2,7 +2,7 @@
 
 The configuration is checked and laid out on the meta device before any weight is read; weights are read from
 safetensors only, always as float32. Code that came with a model runs only where the user asked for it.
-Left out: sharded pickles, TensorFlow and Flax weights, heads other than sequence classification.
+Left out: sharded pickles, TensorFlow and Flax weights; other heads than classification are in files of their own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 
 
 class HFFolder(Source):
-    """A sequence classifier as `save_pretrained` writes it."""
+    """A sequence classifier as `save_pretrained` writes it; `auto` names the class that loads its kind of head."""
+
+    auto = "AutoModelForSequenceClassification"
+    head = "a sequence classifier"
 
     def __init__(self, folder: Path, *, trust_remote_code: bool = False, tokenizer: Encoder | None = None) -> None:
         self.folder = Path(folder)
@@ -58,12 +61,12 @@ class HFFolder(Source):
         import torch
 
         import_models()
-        from transformers import AutoModelForSequenceClassification
+        import transformers
 
         self.check()
         try:
             with no_bars():
-                module, info = AutoModelForSequenceClassification.from_pretrained(
+                module, info = getattr(transformers, self.auto).from_pretrained(
                     str(self.folder),
                     dtype=torch.float32,
                     use_safetensors=True,
@@ -109,13 +112,15 @@ class HFFolder(Source):
         import torch
 
         import_models()
-        from transformers import AutoModelForSequenceClassification
+        import transformers
 
         try:
             with torch.device("meta"):
-                return AutoModelForSequenceClassification.from_config(
-                    self.config, dtype=torch.float32, trust_remote_code=self.trust_remote_code
-                ).eval()
+                return (
+                    getattr(transformers, self.auto)
+                    .from_config(self.config, dtype=torch.float32, trust_remote_code=self.trust_remote_code)
+                    .eval()
+                )
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise self._unreadable(error) from error
 
@@ -162,7 +167,7 @@ class HFFolder(Source):
     def _unreadable(self, error: Exception) -> ModelError:
         return ModelError(
             f"The model in {self.folder} cannot be read: {first_line(error)}",
-            allowed="a folder that transformers' save_pretrained wrote, of an architecture with a sequence classifier",
+            allowed=f"a folder that transformers' save_pretrained wrote, of an architecture with {self.head}",
             do="save it again with model.save_pretrained(folder), or update transformers for a newer architecture",
         )
 

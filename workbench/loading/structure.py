@@ -129,7 +129,10 @@ def _skeleton(structure: dict[str, Any], folder: Path, device: str) -> torch.nn.
     kind = getattr(transformers, structure["class"])
     config = kind.config_class.from_pretrained(folder)
     with no_init_weights(), torch.device(device):
-        return kind._from_config(config, attn_implementation=structure["attention"], dtype=torch.float32)
+        module = kind._from_config(config, attn_implementation=structure["attention"], dtype=torch.float32)
+    # What initialises the weights also ties them, and it was left out.
+    module.tie_weights()
+    return module
 
 
 def _difference(module: torch.nn.Module, fresh: torch.nn.Module) -> dict[str, Any]:

@@ -116,6 +116,19 @@ class TokenizerEncoder(Encoder):
         folder.mkdir(parents=True, exist_ok=True)
         self._tokenizer.save_pretrained(str(folder))
 
+    def plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text as they are: nothing is added, nothing cut."""
+        return [list(ids) for ids in self._tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text behind tokens, without special ones."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def begin(self) -> int | None:
+        """The token that begins a text, None where the tokenizer has none."""
+        number = self._tokenizer.bos_token_id
+        return None if number is None else int(number)
+
     def tokens(self, example: Example) -> list[str]:
         ids = example.get("input_ids") or next(iter(example.values()))
         return [str(token) for token in self._tokenizer.convert_ids_to_tokens(list(ids))]

@@ -4,6 +4,7 @@ Every metric here is a formula of the answers counted by class, so that a bootst
 draw of counts: exact, seeded, and fast for any number of examples. A drop of accuracy has the adjusted Wald interval of
 Bonett and Price (2012) for paired proportions, which does not collapse to a point when nothing flips; other
 metrics have the paired bootstrap. Definitions follow scikit-learn (0 where a quotient is undefined).
+Perplexity is a formula of the losses of a language model's windows, with the same bootstrap over windows.
 Left out: metrics of the confidences (ROC AUC, log loss), of real-valued targets, and multi-label tasks.
 """
 
@@ -18,10 +19,13 @@ import numpy as np
 from workbench.errors import DataError
 from workbench.measure.estimate import Estimate, Statistic, Z, proportion, scaled, with_percentiles
 from workbench.measure.outcomes import Outcomes
+from workbench.measure.windows import Windows
 from workbench.registry import unknown
 
 RESAMPLES = 2000
 
+#: What a model answered, whatever the kind of task.
+Answers = Outcomes | Windows
 
 #: (right, true, predicted) answers by class, each (…, classes), to scores (…).
 Formula = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -29,9 +33,12 @@ Formula = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Metric:
-    """A score as a formula of the answers counted by class, and what a person should know of it."""
+    """A score as a formula of the answers counted by class, and what a person should know of it.
 
-    formula: Formula
+    Without a `formula` it is a score of a language model's windows.
+    """
+
+    formula: Formula | None
     help: str
     higher_is_better: bool = True
     unit: str = "fraction"
@@ -96,6 +103,9 @@ METRICS: dict[str, Metric] = {
     "matthews_correlation": Metric(
         _matthews_correlation, "correlation of true and predicted class", unit="correlation"
     ),
+    "perplexity": Metric(
+        None, "exponential of a language model's mean loss per token", higher_is_better=False, unit=""
+    ),
     "precision": Metric(_binary_or_macro(_precision), "precision of class 1 for two classes, else their mean"),
     "recall": Metric(_binary_or_macro(_recall), "recall of class 1 for two classes, else their mean"),
 }
@@ -106,6 +116,29 @@ def metric(name: str) -> Metric:
     if name not in METRICS:
         raise unknown("metric", name, METRICS)
     return METRICS[name]
+
+
+def class_metrics() -> list[str]:
+    """Names of the metrics of classifiers."""
+    return [name for name, one in METRICS.items() if one.formula is not None]
+
+
+def class_metric(name: str) -> Metric:
+    """The classifier's metric called `name`; raises `UnknownName` with near misses."""
+    if name not in class_metrics():
+        raise unknown("metric of a classifier", name, class_metrics())
+    return METRICS[name]
+
+
+def perplexity(windows: Windows) -> Estimate:
+    """exp(loss per token) with the bootstrap over windows, which are taken to be drawn independently."""
+    return _resampled(lambda draw: _perplexity(draw, windows), np.ones(len(windows), dtype=np.int64), "")
+
+
+def _perplexity(draw: np.ndarray, windows: Windows) -> np.ndarray:
+    """Perplexities (rows,) of windows of which `draw` (rows, windows) says how often each is taken."""
+    losses, tokens = windows.losses.astype(np.float64), windows.tokens.astype(np.float64)
+    return np.exp((draw @ losses) / (draw @ tokens))
 
 
 def score(
@@ -119,28 +152,38 @@ def score(
     return score_of(name, Outcomes(np.asarray(predictions), np.asarray(labels), classes=classes))
 
 
-def score_of(name: str, outcomes: Outcomes) -> Estimate:
-    """`score` of outcomes."""
+def score_of(name: str, outcomes: Answers) -> Estimate:
+    """`score` of outcomes, or the perplexity of windows."""
     wanted = metric(name)
+    _check_kind(name, outcomes)
+    if isinstance(outcomes, Windows):
+        return perplexity(outcomes)
     if name == "accuracy":
         return proportion(outcomes.correct, len(outcomes))
     cells, counts = np.unique(np.stack([outcomes.labels, outcomes.predictions]), axis=1, return_counts=True)
     return _resampled(lambda draw: _scores(wanted, draw, cells[0], cells[1], outcomes.classes), counts, wanted.unit)
 
 
-def drop(baseline: Outcomes, candidate: Outcomes, name: str = "accuracy") -> Estimate:
+def drop(baseline: Answers, candidate: Answers, name: str = "accuracy") -> Estimate:
     """How much worse the candidate is than the baseline on the same examples; negative where it is better.
 
     In the unit of the metric (0.01 is one percentage point), with a paired 95 % interval. Raises `DataError` where
     the two did not see the same examples.
     """
     wanted = metric(name)
+    check_paired(baseline, candidate)
+    _check_kind(name, baseline)
+    sign = 1.0 if wanted.higher_is_better else -1.0
+    if isinstance(baseline, Windows) and isinstance(candidate, Windows):
+        was, now = baseline, candidate
+        each = np.ones(len(was), dtype=np.int64)
+        return _resampled(lambda draw: sign * (_perplexity(draw, was) - _perplexity(draw, now)), each, wanted.unit)
+    assert isinstance(baseline, Outcomes)  # both are of one kind: they pair
+    assert isinstance(candidate, Outcomes)
     if name == "accuracy":
         lost, gained = flips(baseline, candidate)
         return paired_proportions(lost, gained, len(baseline))
-    check_paired(baseline, candidate)
     classes = max(baseline.classes, candidate.classes)
-    sign = 1.0 if wanted.higher_is_better else -1.0
     answers = np.stack([baseline.labels, baseline.predictions, candidate.predictions])
     (labels, before, after), counts = np.unique(answers, axis=1, return_counts=True)
 
@@ -165,19 +208,31 @@ def relative(absolute: Estimate, baseline: float) -> Estimate:
     return scaled(absolute, 1 / baseline, "fraction")
 
 
-def flips(baseline: Outcomes, candidate: Outcomes) -> tuple[int, int]:
-    """(lost, gained): examples that only the baseline gets right, and that only the candidate gets right."""
+def flips(baseline: Answers, candidate: Answers) -> tuple[int, int]:
+    """(lost, gained): examples that only the baseline gets right, and that only the candidate gets right.
+
+    Of windows it counts tokens: right is the next token that is the most likely one.
+    """
     check_paired(baseline, candidate)
     before, after = baseline.right, candidate.right
     return int((before & ~after).sum()), int((~before & after).sum())
 
 
-def check_paired(baseline: Outcomes, candidate: Outcomes) -> None:
+def check_paired(baseline: Answers, candidate: Answers) -> None:
     """Raise `DataError` unless both are outcomes of the same examples in the same order."""
-    if not np.array_equal(baseline.labels, candidate.labels):
+    if not baseline.pairs_with(candidate):
         raise DataError(
             f"The two measurements are not of the same examples ({len(baseline)} and {len(candidate)} of them).",
             do="measure both on the same split, in the same order",
+        )
+
+
+def _check_kind(name: str, outcomes: Answers) -> None:
+    """Raise `DataError` where a metric is asked of outcomes that it is not defined on."""
+    if isinstance(outcomes, Windows) == (METRICS[name].formula is not None):
+        raise DataError(
+            f"{name} cannot be computed from {'windows of tokens' if isinstance(outcomes, Windows) else 'classes'}.",
+            allowed="perplexity" if isinstance(outcomes, Windows) else ", ".join(class_metrics()),
         )
 
 
@@ -223,6 +278,7 @@ def _scores(metric: Metric, draw: np.ndarray, labels: np.ndarray, answers: np.nd
     (cells,) say what they are."""
     true, predicted = np.eye(classes)[labels], np.eye(classes)[answers]
     draw = draw.astype(np.float64)
+    assert metric.formula is not None  # `_check_kind`
     return metric.formula(draw @ (true * predicted), draw @ true, draw @ predicted)
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from workbench.errors import StoreError
-from workbench.measure.accuracy import drop, flips
+from workbench.measure.accuracy import Answers, drop, flips
 from workbench.measure.estimate import Estimate
 from workbench.measure.outcomes import Outcomes
+from workbench.measure.windows import Windows
 
 #: Version of the JSON form; raised when a reader of the old form would misread the new one.
 FORMAT = 1
@@ -58,7 +59,7 @@ class Measurement:
     machine: dict[str, Any] = field(default_factory=dict)
     conditions: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    outcomes: Outcomes | None = None
+    outcomes: Answers | None = None
 
     def against(self, baseline: Measurement) -> Measurement:
         """A copy with the drop and the flips against `baseline`, from the outcomes of both.
@@ -76,7 +77,7 @@ class Measurement:
         data: dict[str, Any] = {"format": FORMAT}
         for item in fields(self):
             value = getattr(self, item.name)
-            data[item.name] = value.to_json() if isinstance(value, Estimate | Outcomes) else _plain(value)
+            data[item.name] = value.to_json() if isinstance(value, Estimate | Outcomes | Windows) else _plain(value)
         if not outcomes:
             data["outcomes"] = None
         return data
@@ -103,7 +104,8 @@ class Measurement:
         for name in _ESTIMATES:
             values[name] = None if values[name] is None else Estimate.from_json(values[name])
         if values["outcomes"] is not None:
-            values["outcomes"] = Outcomes.from_json(values["outcomes"])
+            kind = Windows if values["outcomes"].get("kind") == "windows" else Outcomes
+            values["outcomes"] = kind.from_json(values["outcomes"])
         return cls(**values)
 
 

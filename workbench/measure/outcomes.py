@@ -61,6 +61,10 @@ class Outcomes:
         """The number of right answers."""
         return int(self.right.sum())
 
+    def pairs_with(self, other: object) -> bool:
+        """Whether both are of the same examples in the same order."""
+        return isinstance(other, Outcomes) and np.array_equal(self.labels, other.labels)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data, some two bytes an example."""
         steps = None if self.confidences is None else np.rint(self.confidences * _STEPS)

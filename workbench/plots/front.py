@@ -64,6 +64,7 @@ class Point:
 class ParetoData:
     """What the figure shows: points in the order of trials, the front's numbers from cheap to dear, the line of the
     goal in the unit of `y` (None without a goal), and the A/A band in the unit of `x` (None where it does not apply).
+    `more_is_better` is of `y`.
     """
 
     points: tuple[Point, ...]
@@ -73,6 +74,7 @@ class ParetoData:
     x_title: str
     y_title: str
     failed: int
+    more_is_better: bool = True
 
 
 def front_of(points: Sequence[tuple[float, float]]) -> list[bool]:
@@ -104,14 +106,15 @@ def pareto_data(frame: pd.DataFrame, goal: Goal | None = None, x: str = "speedup
     if len(metrics) > 1:
         raise DataError(f"These trials have different metrics: {', '.join(metrics)}.", do="show them one at a time")
     sign = 1 if AXES[x].more_is_better else -1
-    flags = front_of([(sign * table.number(row[x]), table.number(row["accuracy"])) for row in rows])
+    better = 1 if not metrics or table.higher_is_better(metrics[0]) else -1
+    flags = front_of([(sign * table.number(row[x]), better * table.number(row["accuracy"])) for row in rows])
     baseline = next((row for row in rows if row["number"] == 0), None)
     points = tuple(_point(row, x, flag, baseline) for row, flag in zip(rows, flags, strict=True))
     share = table.is_fraction(metrics[0]) if metrics else True
     line = None
     if goal is not None and baseline is not None:
         score = table.number(baseline["accuracy"])
-        line = (score - goal.allowed_drop(score)) * (100 if share else 1)
+        line = (score - better * goal.allowed_drop(score)) * (100 if share else 1)
     return ParetoData(
         points=points,
         front=tuple(p.number for p in sorted((p for p in points if p.front), key=lambda p: p.x)),
@@ -120,6 +123,7 @@ def pareto_data(frame: pd.DataFrame, goal: Goal | None = None, x: str = "speedup
         x_title=f"{AXES[x].title} ({AXES[x].unit})",
         y_title=f"{(metrics[0] if metrics else 'score').replace('_', ' ').capitalize()}{' (%)' if share else ''}",
         failed=sum(row["state"] in table.FAILED for row in table.rows(frame)),
+        more_is_better=better == 1,
     )
 
 
@@ -133,7 +137,9 @@ def _point(row: Mapping[str, Any], x: str, front: bool, baseline: Mapping[str, A
     low = high = math.nan
     if baseline is not None and row is not baseline:
         score = table.number(baseline["accuracy"])
-        low, high = (factor * (score - table.number(row.get(key))) for key in ("drop_high", "drop_low"))
+        better = 1 if table.higher_is_better(row["metric"]) else -1
+        ends = (factor * (score - better * table.number(row.get(key))) for key in ("drop_high", "drop_low"))
+        low, high = sorted(ends)
         # The interval of a difference may reach beyond what a share can be.
         low, high = (max(low, 0.0), min(high, 100.0)) if factor == 100 else (low, high)
     return Point(

@@ -59,7 +59,8 @@ def _layout(data: ParetoData, look: Theme) -> dict[str, Any]:
     note = f"{data.failed} trial{'s' * (data.failed != 1)} gave no measurement: see the list" if data.failed else ""
     return {
         "xaxis": {"title": {"text": data.x_title}},
-        "yaxis": {"title": {"text": data.y_title}},
+        # The better score is always above.
+        "yaxis": {"title": {"text": data.y_title}, "autorange": True if data.more_is_better else "reversed"},
         "height": 440,
         "hovermode": "closest",
         "clickmode": "event",
@@ -189,13 +190,15 @@ def _draw_band(figure: Any, band: tuple[float, float], look: Theme) -> None:
 def _focus(figure: Any, data: ParetoData, look: Theme) -> None:
     """Show the heights that matter for the goal, and say how many trials lie below."""
     goal = [] if data.goal is None else [data.goal]
-    wanted = [p.y for p in data.points if p.baseline or (p.front and p.y >= min(goal, default=p.y))] + goal
+    sign = 1 if data.more_is_better else -1
+    wanted = [p.y for p in data.points if p.baseline or (p.front and (not goal or sign * p.y >= sign * goal[0]))]
+    wanted += goal
     if not wanted:
         return
     low, high = min(wanted), max(wanted)
     room = max(0.35 * (high - low), 0.2)
-    figure.update_yaxes(range=[low - room, high + room])
-    below = sum(p.y < low - room for p in data.points)
+    figure.update_yaxes(range=[low - room, high + room][::sign], autorange=False)
+    below = sum(p.y < low - room if sign > 0 else p.y > high + room for p in data.points)
     if below:
         figure.add_annotation(
             text=f"{below} more below ↓", x=1, y=0, xref="paper", yref="paper", xanchor="right", yanchor="bottom",

@@ -96,6 +96,11 @@ def is_fraction(metric: Any) -> bool:
     return metric in METRICS and METRICS[metric].unit == "fraction"
 
 
+def higher_is_better(metric: Any) -> bool:
+    """Whether a larger score is the better one, as of all but losses and perplexity."""
+    return metric not in METRICS or METRICS[metric].higher_is_better
+
+
 def score_text(row: Mapping[str, Any], name: str = "accuracy") -> str:
     """`89.91 % [87.7, 91.7]`, or the plain number for a metric that is no share."""
     if not is_fraction(row.get("metric")):
@@ -107,9 +112,9 @@ def score_text(row: Mapping[str, Any], name: str = "accuracy") -> str:
 
 
 def change_text(row: Mapping[str, Any]) -> str:
-    """What happened to the score: `−0.46 pt [−1.14, 0.23]`; a drop is negative here."""
-    share = is_fraction(row.get("metric"))
-    return known(estimate(row, "drop", "pt" if share else "", -100 if share else -1))
+    """What happened to the score: `−0.46 pt [−1.14, 0.23]`; a drop of a score that should be high is negative here."""
+    share, sign = is_fraction(row.get("metric")), -1 if higher_is_better(row.get("metric")) else 1
+    return known(estimate(row, "drop", "pt" if share else "", sign * (100 if share else 1)))
 
 
 def speedup_text(row: Mapping[str, Any], name: str = "speedup") -> str:

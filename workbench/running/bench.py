@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,13 @@ import numpy as np
 
 from workbench.backends.base import WORKLOAD, Backend, Runner, collate
 from workbench.compress import Artifact, compress
-from workbench.draft import Example, ModelFacts
+from workbench.draft import Batch, Example, ModelFacts
 from workbench.errors import TrialError
-from workbench.measure.accuracy import score_of
+from workbench.measure.accuracy import Answers, score_of
 from workbench.measure.estimate import Estimate
 from workbench.measure.footprint import compressed_mb, size_mb
 from workbench.measure.machine import Machine, load_average
 from workbench.measure.measurement import Measurement
-from workbench.measure.outcomes import Outcomes
 from workbench.measure.timing import Schedule, Timing, band, paired
 from workbench.recipe import Recipe, plugin
 from workbench.tasks.base import Task
@@ -59,7 +58,6 @@ class Bench:
         self.machine = Machine.here()
         self._facts = task.facts()
         self._encoded: dict[str, list[Example]] = {}
-        self._targets: dict[str, np.ndarray] = {}
         self._baseline: tuple[Recipe, Runner] | None = None
         self._quietest: dict[Recipe, float] = {}
 
@@ -114,30 +112,25 @@ class Bench:
         )
         return measured.against(baseline or measured)
 
-    def _evaluate(self, runner: Runner, backend: Backend, split: str, inside: Callable[[float], None]) -> Outcomes:
-        examples, targets = self._examples(split)
-        logits: list[np.ndarray] = []
-        told = time.perf_counter()
-        for batch in backend.batches(examples, self._pad):
-            logits.append(np.array(runner(batch), dtype=np.float32))
-            if time.perf_counter() - told > 1.0:
-                told = time.perf_counter()
-                inside(len(logits) * backend.batch / len(examples))
-        stacked = np.concatenate(logits)
-        broken = int((~np.isfinite(stacked)).any(axis=1).sum())
-        if broken:
-            raise TrialError(
-                f"The compressed model gives NaN or infinite logits for {broken} of {len(stacked)} examples.",
-                do="leave more layers alone (keep), or choose another precision or calibration",
-            )
-        predictions, confidences = self.task.predictions(stacked)
-        return Outcomes(predictions, targets, confidences, classes=len(self.task.labels))
+    def _evaluate(self, runner: Runner, backend: Backend, split: str, inside: Callable[[float], None]) -> Answers:
+        examples = self._examples(split)
+
+        def answers() -> Iterator[tuple[Batch, np.ndarray]]:
+            told, done = time.perf_counter(), 0
+            for batch in backend.batches(examples, self._pad):
+                yield batch, runner(batch)
+                done += backend.batch
+                if time.perf_counter() - told > 1.0:
+                    told = time.perf_counter()
+                    inside(done / len(examples))
+
+        return self.task.outcomes(split, answers())
 
     def _time(
         self, runner: Runner, recipe: Recipe, reference: Recipe, baseline_trial: Measurement | None
     ) -> tuple[Timing, Timing]:
         """Against the baseline at `sequence` tokens, and over the data's own lengths."""
-        examples, _ = self._examples("select")
+        examples = self._examples("select")
         chosen, backend = examples[:_REAL_EXAMPLES], recipe.backend
         baseline = self._baseline_runner(reference)
         chunks = [chosen[i : i + backend.batch] for i in range(0, len(chosen), backend.batch)]
@@ -171,11 +164,10 @@ class Bench:
             self._baseline = (reference, artifact.load())
         return self._baseline[1]
 
-    def _examples(self, split: str) -> tuple[list[Example], np.ndarray]:
+    def _examples(self, split: str) -> list[Example]:
         if split not in self._encoded:
             self._encoded[split] = self.task.encoded(split)
-            self._targets[split] = self.task.targets(split)
-        return self._encoded[split], self._targets[split]
+        return self._encoded[split]
 
     @property
     def _pad(self) -> dict[str, int]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from workbench.draft import Draft, Example, ModelFacts
-from workbench.errors import UserError
-from workbench.measure.accuracy import metric
+from workbench.draft import Batch, Draft, Example, ModelFacts
+from workbench.errors import TrialError, UserError
+from workbench.measure.accuracy import Answers, metric
+from workbench.measure.outcomes import Outcomes
 from workbench.registry import find, unknown
 
 #: Splits by what they are for. `select`: every trial is measured on it; `report`: the front is measured again on it
@@ -36,7 +37,7 @@ class Task(ABC):
 
     #: name of the metric, a key of `workbench.measure.accuracy.METRICS`
     metric: str
-    #: class names in the order of the model's logits
+    #: class names in the order of the model's logits; () for a task that has no classes
     labels: tuple[str, ...]
 
     @abstractmethod
@@ -57,7 +58,7 @@ class Task(ABC):
 
     @abstractmethod
     def targets(self, split: str, limit: int | None = None) -> np.ndarray:
-        """Label indices of a split, shape (examples,), int64."""
+        """Label indices of a split, shape (examples,), int64; -1 where there are none."""
 
     @abstractmethod
     def texts(self, split: str, limit: int | None = None) -> list[tuple[str, ...]]:
@@ -96,12 +97,33 @@ class Task(ABC):
     def describe(self) -> dict[str, Any]:
         """What a person wants to see: model, architecture, data, labels, splits, what one percent means."""
 
+    def outcomes(self, split: str, answers: Iterable[tuple[Batch, np.ndarray]]) -> Answers:
+        """What the model answered on a split, from its batches in order, each with its logits.
+
+        Batches are taken one by one, so that a task whose logits are large need not hold them all. Raises
+        `TrialError` for logits that are no numbers.
+        """
+        logits = np.concatenate([np.array(answer, dtype=np.float32) for _, answer in answers])
+        broken = int((~np.isfinite(logits)).any(axis=1).sum())
+        if broken:
+            raise no_numbers(broken, len(logits))
+        predictions, confidences = self.predictions(logits)
+        return Outcomes(predictions, self.targets(split), confidences, classes=len(self.labels))
+
     def predictions(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Predicted class and its probability from logits of shape (examples, classes)."""
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = shifted / shifted.sum(axis=1, keepdims=True)
         chosen = logits.argmax(axis=1)
         return chosen, probabilities[np.arange(len(chosen)), chosen]
+
+
+def no_numbers(broken: int, total: int) -> TrialError:
+    """The error of a model whose logits are NaN or infinite for `broken` of `total` examples."""
+    return TrialError(
+        f"The compressed model gives NaN or infinite logits for {broken} of {total} examples.",
+        do="leave more layers alone (keep), or choose another precision or calibration",
+    )
 
 
 def task_from_json(data: dict[str, Any]) -> Task:

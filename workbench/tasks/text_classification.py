@@ -12,13 +12,12 @@ downloads and checks everything. Left out: several labels per text, regression, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from workbench.errors import DataError, ModelError, UserError
+from workbench.errors import DataError, UserError
 from workbench.loading.data import find_tables, read_split
 from workbench.loading.factory import FactoryModule, is_factory, load_factory
 from workbench.loading.folder import HFFolder, refuse_file
@@ -26,13 +25,11 @@ from workbench.loading.live import FACTORY_FILE, data_path, model_path, tokenize
 from workbench.loading.onnx_file import OnnxFile
 from workbench.loading.source import Source
 from workbench.loading.splits import Splits, assign, role
-from workbench.loading.tables import READERS
 from workbench.loading.tokens import CollateEncoder, Encoder, TokenizerEncoder
-from workbench.measure.accuracy import metric as known_metric
+from workbench.measure.accuracy import class_metric
 from workbench.tasks._classification import Classification, Rows
+from workbench.tasks._located import absolute, located
 from workbench.tasks.base import Progress
-
-_HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*){0,2}")
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class TextClassification(Classification):
     factory: str | None = None
 
     def __post_init__(self) -> None:
-        known_metric(self.metric)
+        class_metric(self.metric)
         model: Any = self.model
         data: Any = self.data
         tokenizer: Any = self.tokenizer
@@ -78,9 +75,9 @@ class TextClassification(Classification):
             tokenizer = tokenizer_path(tokenizer)
         if not isinstance(data, str | Path):
             data = data_path(data)
-        self._set("model", _absolute(str(model)))
-        self._set("data", _absolute(str(data)))
-        self._set("tokenizer", None if tokenizer is None else _absolute(str(tokenizer)))
+        self._set("model", absolute(str(model)))
+        self._set("data", absolute(str(data)))
+        self._set("tokenizer", None if tokenizer is None else absolute(str(tokenizer)))
         self._set("text", _columns(self.text))
         if self.labels_map is not None:
             self._set("labels_map", {str(value): target for value, target in self.labels_map.items()})
@@ -170,43 +167,20 @@ class TextClassification(Classification):
         if self.tokenizer is None:
             return None
         if "tokenizer path" not in self._kept:
-            self._kept["tokenizer path"] = self._located("tokenizer", self.tokenizer, None)
+            self._kept["tokenizer path"] = located("tokenizer", self.tokenizer, None)
         return TokenizerEncoder(self._kept["tokenizer path"], self.trust_remote_code)
 
     def _fetch_model(self, progress: Progress | None = None, *, ask: bool = False) -> Path:
         if "model path" not in self._kept and not (is_factory(self.model) and not Path(self.model).exists()):
-            self._kept["model path"] = self._located("model", self.model, self.revision, progress, ask)
+            self._kept["model path"] = located(
+                "model", self.model, self.revision, progress, ask=ask, code=self.trust_remote_code
+            )
         return self._kept.get("model path", Path())
 
     def _fetch_data(self, progress: Progress | None = None, *, ask: bool = False) -> Path:
         if "data path" not in self._kept:
-            self._kept["data path"] = self._located("data", self.data, self.data_revision, progress, ask)
+            self._kept["data path"] = located("data", self.data, self.data_revision, progress, ask=ask)
         return self._kept["data path"]
-
-    def _located(
-        self, kind: str, name: str, revision: str | None, progress: Progress | None = None, ask: bool = False
-    ) -> Path:
-        """Where `name` lies on this machine; an id is fetched from the hub. Unless told to `ask` the hub for what is
-        new, the copy of the last fetch is taken, so that all processes of a sweep see the same."""
-        if Path(name).exists():
-            return Path(name)
-        suffixes = (*READERS, ".onnx", ".safetensors", ".bin", ".pt")
-        if not _HUB_ID.fullmatch(name) or name.lower().endswith(suffixes):
-            wrong, example = (DataError, "glue/sst2") if kind == "data" else (ModelError, "owner/name")
-            raise wrong(
-                f"There is no file or folder {name}.",
-                allowed=f"a path on this machine, or an id of the hub such as {example}",
-                do="check the path",
-            )
-        from workbench.loading import hub
-
-        if not ask and (copy := hub.local_copy(kind, name, revision)):
-            return copy
-        if kind == "data":
-            return hub.fetch_dataset(name, revision, progress)
-        if kind == "tokenizer":
-            return hub.fetch_tokenizer(name, revision, progress)
-        return hub.fetch_model(name, revision, progress, code=self.trust_remote_code)
 
     def _splits(self) -> Splits:
         if "splits" not in self._kept:
@@ -242,12 +216,6 @@ def _columns(text: Any) -> tuple[str, ...]:
     if len(names) > 2 or not all(names):
         raise UserError(f"text = {text!r} names {len(names)} columns.", allowed="one column, or two for pairs")
     return names
-
-
-def _absolute(name: str) -> str:
-    """Paths that exist become absolute: the runner may stand in another folder."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.exists() else name
 
 
 def _part(progress: Progress | None, low: float, high: float) -> Progress | None:

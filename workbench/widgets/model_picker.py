@@ -14,7 +14,7 @@ import ipywidgets as ipw
 import traitlets
 
 from workbench.errors import DataError, ModelError, UserError
-from workbench.measure.accuracy import METRICS
+from workbench.measure.accuracy import class_metrics
 from workbench.widgets.base import Adapter, heading, html, styled
 from workbench.widgets.error_panel import ErrorPanel
 
@@ -79,7 +79,7 @@ class ModelPicker(Adapter):
         self.data = ipw.Text(description="Data", placeholder="file, folder or hub id such as glue/sst2", **wide)
         self.text = ipw.Text(description="Text", placeholder="column(s), guessed when empty", **wide)
         self.label = ipw.Text(description="Label", placeholder="column, guessed when empty", **wide)
-        self.metric = ipw.Dropdown(description="Metric", options=list(METRICS), style={"description_width": "5.5em"})
+        self.metric = ipw.Dropdown(description="Metric", options=class_metrics(), style={"description_width": "5.5em"})
         self.fields = ipw.VBox([self.model, self.revision, self.data, self.text, self.label, self.metric])
         self.panel = ErrorPanel()
         super().__init__(
