@@ -18,7 +18,7 @@ from workbench.loading.structure import load_module, save_module
 
 _DRAFT, _TENSORS = "draft.json", "tensors.safetensors"
 #: Raised when what is written, or what a technique does, changes its meaning: nothing older is taken then.
-FORMAT = 1
+FORMAT = 2
 
 
 def is_kept(folder: Path) -> bool:
