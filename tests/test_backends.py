@@ -287,16 +287,6 @@ def test_a_fixed_shape_is_filled_up_and_cut(lowered, name, tmp_path):
         runner(batch_of(draft, rows=5, length=9))
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "compiled"])
-def test_percentile_calibration_gives_other_ranges(lowered, name, tmp_path):
-    backend, draft, folder = lowered(name, "int8_static")
-    other = drafted("bert", "fp32")
-    planned(other, "int8_static", calibration="percentile", percentile=95.0)
-    backend.lower(other, tmp_path)
-    batch = batch_of(draft)
-    assert not np.allclose(backend.load(folder)(batch), backend.load(tmp_path)(batch), atol=1e-4)
-
-
 def test_eager_stores_int8_weights(lowered):
     from safetensors import safe_open
 

@@ -48,8 +48,8 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def quick(technique: Any) -> Any:
-    """An instance that is done in a moment: a technique that trains takes two steps."""
-    short = {"steps": 2, "minutes": 5.0, "batch_size": 4}
+    """An instance that is done in a moment: two steps of training, four examples of calibration."""
+    short = {"steps": 2, "minutes": 5.0, "batch_size": 4, "samples": 4}
     return technique(**{name: value for name, value in short.items() if name in technique.knobs()})
 
 
@@ -229,10 +229,12 @@ def test_int8_does_not_fit_without_linear_layers(technique: Any) -> None:
 
 
 def test_static_int8_hands_its_calibration_to_the_plan() -> None:
-    draft = StaticInt8(calibration="percentile", percentile=99.5, samples=17).apply(tiny_draft())
+    draft = StaticInt8(samples=17, symmetric=True, per_channel=False).apply(tiny_draft())
     precision = draft.plan.quantization()
     assert precision is not None
-    assert (precision.calibration, precision.percentile, precision.samples) == ("percentile", 99.5, 17)
+    assert (precision.calibration, precision.samples) == ("runtime", 17)
+    assert precision.symmetric
+    assert not precision.per_channel
 
 
 def test_static_int8_without_calibration_examples_is_refused() -> None:

@@ -32,16 +32,16 @@ Batch = dict[str, np.ndarray]
 class Precision:
     """How one layer is to be held, and how its ranges are found.
 
-    `input_range` is the range (low, high) of the layer's input where it is known before the draft is lowered: found by
-    a calibrator of the workbench, or learned. Without it the runtime's own quantizer finds one with `calibration`.
-    `symmetric` is of the activations. `group` (weight-only) is the number of inputs that share a scale, 0 = all.
+    `input_range` is the range (low, high) of the layer's input where it is known before the draft is lowered; every
+    runtime takes it as it is (see `workbench.int8`). `calibration` says where it comes from: a calibrator of the
+    workbench, "learned", or "runtime" where there is none and the runtime's own quantizer finds one. `symmetric` is of
+    the activations. `group` (weight-only) is the number of inputs that share a scale, 0 = all.
     """
 
     kind: str = "fp32"
     per_channel: bool = True
     symmetric: bool = False
-    calibration: str = "minmax"
-    percentile: float = 99.99
+    calibration: str = "runtime"
     samples: int = 300
     input_range: tuple[float, float] | None = None
     group: int = 0

@@ -21,6 +21,7 @@ import numpy as np
 from workbench.backends.base import Backend, collate
 from workbench.draft import Batch, Draft, Plan
 from workbench.errors import ModelError, Refused
+from workbench.int8 import Range
 from workbench.measure.machine import usable_cores
 
 if TYPE_CHECKING:
@@ -62,6 +63,23 @@ def one_float(plan: Plan, title: str) -> str:
             do="use one float precision for the whole model",
         )
     return plan.base
+
+
+def known_ranges(plan: Plan) -> dict[str, Range]:
+    """The planned input range of every static INT8 layer; empty where the runtime's own quantizer is to find them.
+
+    Raises `Refused` where only some layers have one: two quantizers on one graph would undo each other's work.
+    """
+    names = plan.of("int8_static")
+    found = {name: limits for name in names if (limits := plan.layers[name].input_range) is not None}
+    if found and len(found) < len(names):
+        lost = next(name for name in names if name not in found)
+        raise Refused(
+            f"{len(found)} of {len(names)} static INT8 layers have a known range and the rest has none, such as "
+            f"{lost!r}.",
+            allowed="a range for every layer, or for none",
+        )
+    return found
 
 
 def example(inputs: Sequence[str], batch: int, sequence: int) -> tuple[torch.Tensor, ...]:

@@ -1,8 +1,9 @@
 """PT2E: static INT8 of an exported program by torchao's X86 inductor quantizer.
 
 Layers are chosen by exact name (`set_module_name_qconfig`; a pattern would silently do nothing), and which linear
-nodes came out quantized is read from the converted graph. Ranges are MinMax, or the mean over the calibration batches
-of a percentile. Left out: quantization-aware training, dynamic INT8, other operators than linear.
+nodes came out quantized is read from the converted graph. Ranges are those that the plan knows, otherwise the minimum
+and maximum over the calibration batches. Left out: PT2E's own quantization-aware training (the workbench trains the
+module before it is exported), dynamic INT8, other operators than linear.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from workbench.draft import Batch, Draft, Precision
+from workbench.int8 import STEPS, TOP, scale_zero
 
 if TYPE_CHECKING:
     import torch
@@ -19,17 +21,21 @@ _PREFIX = "model."
 
 
 def quantize(
-    program: torch.export.ExportedProgram, draft: Draft, precision: Precision, batches: list[Batch]
+    program: torch.export.ExportedProgram, draft: Draft, batches: list[Batch]
 ) -> tuple[torch.fx.GraphModule, list[str]]:
-    """The converted graph, and the names of the layers whose weight and input are quantized in it."""
+    """The converted graph, and the names of the layers whose weight and input are quantized in it.
+
+    `batches` are run to find ranges; where the plan knows them one batch is enough, which shows it the weights.
+    """
     import torch
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import X86InductorQuantizer
 
     quantizer = X86InductorQuantizer()
-    config = _config(precision)
+    # Layers of equal precision share one configuration, and so an input that they share is quantized once.
+    configs = {precision: _config(precision) for precision in set(draft.plan.layers.values())}
     for name in draft.plan.of("int8_static"):
-        quantizer.set_module_name_qconfig(_PREFIX + name, config)
+        quantizer.set_module_name_qconfig(_PREFIX + name, configs[draft.plan.layers[name]])
     prepared = prepare_pt2e(program.module(), quantizer)
     for batch in batches:
         prepared(*(torch.from_numpy(batch[name]) for name in draft.inputs))
@@ -52,46 +58,31 @@ def quantized_layers(graph: torch.fx.GraphModule) -> list[str]:
 def _config(precision: Precision) -> Any:
     """The quantizer's configuration: unsigned activations per tensor, signed weights per channel or per tensor."""
     import torch
-    from torchao.quantization.pt2e import MinMaxObserver, PerChannelMinMaxObserver
+    from torchao.quantization.pt2e import FixedQParamsObserver, MinMaxObserver, PerChannelMinMaxObserver
     from torchao.quantization.pt2e.quantizer import QuantizationSpec
     from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import QuantizationConfig
 
-    observer = MinMaxObserver if precision.calibration == "minmax" else _percentile_observer(precision.percentile)
+    if precision.input_range is None:
+        observer = MinMaxObserver.with_args(eps=2**-12)
+    else:
+        scale, zero = scale_zero(precision.input_range)
+        observer = FixedQParamsObserver.with_args(scale=scale, zero_point=zero)
+    plain = precision.input_range is not None or not precision.symmetric
     activations = QuantizationSpec(
         dtype=torch.uint8,
         quant_min=0,
-        quant_max=255,
-        qscheme=torch.per_tensor_affine,
-        observer_or_fake_quant_ctr=observer.with_args(eps=2**-12),
+        quant_max=STEPS,
+        qscheme=torch.per_tensor_affine if plain else torch.per_tensor_symmetric,
+        observer_or_fake_quant_ctr=observer,
     )
     weights = QuantizationSpec(
         dtype=torch.int8,
-        quant_min=-128,
-        quant_max=127,
+        quant_min=-TOP,
+        quant_max=TOP,
         qscheme=torch.per_channel_symmetric if precision.per_channel else torch.per_tensor_symmetric,
         ch_axis=0 if precision.per_channel else None,
         observer_or_fake_quant_ctr=(PerChannelMinMaxObserver if precision.per_channel else MinMaxObserver).with_args(
-            eps=2**-12
+            eps=torch.finfo(torch.float32).eps
         ),
     )
     return QuantizationConfig(activations, activations, weights, None, False)
-
-
-def _percentile_observer(percentile: float) -> Any:
-    """An observer whose range is the mean over batches of the (100 - p)-th and p-th percentile (Wu et al. 2020)."""
-    from torchao.quantization.pt2e import MinMaxObserver
-
-    class PercentileObserver(MinMaxObserver):
-        batches = 0
-
-        def forward(self, values: torch.Tensor) -> torch.Tensor:
-            flat = values.detach().float().flatten()
-            count = max(1, round(flat.numel() * (1 - percentile / 100)))
-            ends = flat.kthvalue(count).values, flat.kthvalue(flat.numel() - count + 1).values
-            for buffer, end in zip((self.min_val, self.max_val), ends, strict=True):
-                mean = end if not self.batches else buffer + (end - buffer) / (self.batches + 1)
-                buffer.resize_(end.shape).copy_(mean)
-            self.batches += 1
-            return values
-
-    return PercentileObserver

@@ -22,6 +22,7 @@ from workbench.backends._lowering import (
     example,
     fit,
     honoured,
+    known_ranges,
     layer_macs,
     one_float,
     positional,
@@ -109,8 +110,9 @@ class Compiled(Backend):
             int8: list[str] = []
             if chosen:
                 shape = (self.batch, self.sequence) if self.shapes == "fixed" else None
-                batches = calibration(draft, chosen.samples, self.sequence, fixed=shape)
-                graph, int8 = quantize(program, draft, chosen, batches)
+                samples = 1 if known_ranges(draft.plan) else chosen.samples
+                batches = calibration(draft, samples, self.sequence, fixed=shape)
+                graph, int8 = quantize(program, draft, batches)
                 program = self._export(graph, draft)
             folder.mkdir(parents=True, exist_ok=True)
             _compile(program, folder / MODEL)

@@ -1,8 +1,9 @@
 """ONNX Runtime: the exported graph on its CPU provider, quantized by `onnxruntime.quantization`.
 
 Dynamic INT8 quantizes the planned linear nodes; static INT8 writes the QDQ format, which keeps what is quantized
-visible and is what ONNX Runtime recommends on CPUs. Weights are signed and, by default, per channel; activations are
-unsigned. Left out: CUDA and other providers, INT8 embeddings (the plan names linear layers only), and
+visible and is what ONNX Runtime recommends on CPUs. Ranges that the plan knows are written as they are; without them
+ONNX Runtime's quantizer takes the minimum and maximum. Weights are signed and, by default, per channel; activations
+are unsigned. Left out: CUDA and other providers, INT8 embeddings (the plan names linear layers only), and
 `onnxruntime.transformers.optimizer`, which finds no attention to fuse in today's exports.
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 from workbench.backends._lowering import (
     calibration,
     honoured,
+    known_ranges,
     layer_macs,
     quiet,
     read_settings,
@@ -26,6 +28,7 @@ from workbench.backends._lowering import (
     write_settings,
 )
 from workbench.backends._onnx import export, file_macs, linear_nodes
+from workbench.backends._qdq import insert
 from workbench.backends.base import Backend, Effect, Runner
 from workbench.draft import Batch, Draft, Precision
 from workbench.knobs import knob
@@ -80,8 +83,11 @@ class OnnxRuntime(Backend):
             macs = layer_macs(draft, self.sequence)
             model = export(draft, self.sequence, fuse=self.attention == "fused")
         weights = {node.input[1]: node.name for node in linear_nodes(model.graph) if node.name in macs}
-        chosen = draft.plan.quantization()
-        if chosen:
+        chosen, ranges = draft.plan.quantization(), known_ranges(draft.plan)
+        if ranges and chosen:
+            insert(model.graph, [n for n in linear_nodes(model.graph) if n.name in ranges], ranges, chosen.per_channel)
+            onnx.save(model, folder / MODEL)
+        elif chosen:
             with quiet(), tempfile.TemporaryDirectory(dir=folder) as scratch:
                 source = Path(scratch) / "fp32.onnx"
                 onnx.save(model, source)
@@ -99,7 +105,6 @@ class OnnxRuntime(Backend):
 
     def _quantize(self, source: Path, target: Path, precision: Precision, draft: Draft) -> None:
         from onnxruntime.quantization import (
-            CalibrationMethod,
             QuantFormat,
             QuantType,
             quantize_dynamic,
@@ -125,9 +130,8 @@ class OnnxRuntime(Backend):
             **common,
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
-            calibrate_method=getattr(CalibrationMethod, {"minmax": "MinMax"}.get(precision.calibration, "Percentile")),
             # Rounds of one example, despite the option's name: examples differ in length, and memory is finite.
-            extra_options={"CalibPercentile": precision.percentile, "CalibStridedMinMax": 1},
+            extra_options={"CalibStridedMinMax": 1, "ActivationSymmetric": precision.symmetric},
         )
 
     def _options(self) -> onnxruntime.SessionOptions:

@@ -1,9 +1,10 @@
 """OpenVINO: the module converted straight to OpenVINO's graph, quantized by NNCF, run by the CPU plugin.
 
 BF16 is the plugin's inference precision. Static INT8 is NNCF's post-training quantization with SmoothQuant and bias
-correction, which also quantizes embeddings and what lies between the planned layers. Dynamic INT8 stores int8 weights
-and lets the plugin quantize activations in groups as it multiplies. Left out: GPUs and NPUs, 4-bit weights, NNCF's
-accuracy control (searching for layers to keep is the workbench's own matter).
+correction, which also quantizes embeddings and what lies between the planned layers; where the plan knows the ranges
+they are written into the graph as they are, and nothing else is quantized. Dynamic INT8 stores int8 weights and lets
+the plugin quantize activations in groups as it multiplies. Left out: GPUs and NPUs, 4-bit weights, NNCF's accuracy
+control (searching for layers to keep is the workbench's own matter).
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from workbench.backends._fake_quantize import insert
 from workbench.backends._lowering import (
     calibration,
     example,
     fit,
     honoured,
+    known_ranges,
     layer_macs,
     one_float,
     positional,
@@ -87,7 +90,9 @@ class OpenVINO(Backend):
             macs = layer_macs(draft, self.sequence) if draft.module is not None else _macs(model, layers, self.sequence)
             _all_found(draft, layers)
             chosen = draft.plan.quantization()
-            if chosen:
+            if chosen and (ranges := known_ranges(draft.plan)):
+                insert(model, layers, ranges, chosen.per_channel)
+            elif chosen:
                 model = self._quantize(model, layers, chosen, draft)
             # FP16 holds more digits than BF16 computes with, but would move the logits of an FP32 model.
             openvino.save_model(model, str(folder / MODEL), compress_to_fp16=base == "bf16" and not chosen)
@@ -278,20 +283,11 @@ def _complete(order: Iterable[str], named: dict[str, str], nameless: list[str]) 
 
 
 def _advanced(precision: Precision) -> Any:
+    from nncf.common.quantization.structs import QuantizationScheme
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, QuantizationParameters
-    from nncf.quantization.range_estimator import (
-        AggregatorType,
-        RangeEstimatorParameters,
-        StatisticsCollectorParameters,
-        StatisticsType,
-    )
 
     weights = None if precision.per_channel else QuantizationParameters(per_channel=False)
-    if precision.calibration != "percentile":
-        return AdvancedQuantizationParameters(weights_quantization_params=weights)
-    outside = 1 - precision.percentile / 100
-    one = StatisticsCollectorParameters(StatisticsType.QUANTILE, AggregatorType.MEAN, quantile_outlier_prob=outside)
-    estimator = RangeEstimatorParameters(min=one, max=one)
+    activations = QuantizationParameters(mode=QuantizationScheme.SYMMETRIC) if precision.symmetric else None
     return AdvancedQuantizationParameters(
-        weights_quantization_params=weights, activations_range_estimator_params=estimator
+        weights_quantization_params=weights, activations_quantization_params=activations
     )
