@@ -147,6 +147,16 @@ def test_answers_survive_and_a_file_of_another_shape_is_not_taken() -> None:
     assert Answers.open("key", "", 5, 2).get([1]) is None
 
 
+def test_without_a_teachers_loss_it_is_fine_tuning_and_asks_nobody() -> None:
+    one = tiny_draft(examples=40)
+    one.original = None
+    Distil(mix=0.0, hidden=0.0, steps=100, minutes=5, batch_size=8, learning_rate=5e-3).apply(one)
+    examples, targets = one.data.training()
+    with torch.no_grad():
+        answers = [one.module(**{k: torch.tensor([v]) for k, v in e.items()}).logits.argmax().item() for e in examples]
+    assert np.mean(np.array(answers) == targets) > 0.9
+
+
 def test_two_trained_techniques_share_one_run() -> None:
     one = tiny_draft(examples=20)
     train_together([Distil(steps=3, minutes=5, batch_size=4), Distil(steps=5, minutes=5, batch_size=4, mix=0.5)], one)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_lm import tiny_llama
 from tiny_models import as_draft, logits, tiny_draft
+from workbench.techniques.prune_magnitude import PruneMagnitude
 
 from workbench.draft import Draft
 from workbench.errors import DataError, Refused
@@ -17,7 +18,6 @@ from workbench.modules import ScaledLinear
 from workbench.recipe import Recipe
 from workbench.registry import find
 from workbench.techniques._weight_only import Inputs, WeightOnly, output_error, round_to_nearest, stages
-from workbench.techniques.prune_magnitude import PruneMagnitude
 from workbench.techniques.weight_awq import WeightAwq, column_scale, search
 from workbench.techniques.weight_gptq import WeightGptq, gptq
 from workbench.techniques.weight_hqq import WeightHqq, hqq, norm_error, optimized_zeros

@@ -30,7 +30,7 @@ BACKENDS = [
     f"OpenVINO({WORKLOAD})",
     f"OpenVINO({WORKLOAD}, shapes='fixed')",
 ]
-#: Half of the feed-forward width is 2/3 of a layer's linear MACs; chosen by magnitude, as random weights have no Fisher.
+#: Half of the feed-forward width leaves 2/3 of a layer's MACs; by magnitude, because nothing here has been learned.
 HALF = "PruneStructured(budget=0.68, parts='neurons', select='magnitude', repair='none', samples=32)"
 STACKS = {
     "FP32": "",

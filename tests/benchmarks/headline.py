@@ -1,6 +1,6 @@
 """The fastest stack that keeps 99 % of the accuracy, against the best defaults: what each of its steps bought.
 
-    python tests/benchmarks/headline.py [--out runs/headline] [--times 1]
+    python tests/benchmarks/headline.py [--out runs/headline]
 
 MiniLM-L6 on SST-2, sequence 128, batch 1, 2 threads, all 872 examples. The stack is built from the fine-tuned model and
 its training data on this machine; its prefixes are measured too, so that the table shows what each step bought. Wants

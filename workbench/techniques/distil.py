@@ -31,7 +31,7 @@ class Distil(Trained):
     X. Jiao et al., "TinyBERT", Findings of EMNLP 2020, arXiv:1909.10351 (hidden states); W. Wang et al., "MiniLMv2",
     Findings of ACL 2021, arXiv:2012.15828 (relations). Cost: minutes to hours; each step runs teacher and student
     once, and the student backwards. Helps after drop_layers, prune_structured and masks; the labels are not needed
-    unless `mix` is below 1.
+    unless `mix` is below 1. With mix=0 and hidden=0 it is plain fine-tuning on the labels.
     """
 
     name = "distil"
@@ -62,6 +62,8 @@ class Distil(Trained):
         """The teacher's part in a run."""
         if draft.module is None:
             raise Refused(self.fits(draft.facts) or f"{self.name} needs a PyTorch module")
+        if not (self.mix or self.hidden or self.relations):
+            return Part()  # Plain fine-tuning: the labels teach.
         return Teaching(self, find_teacher(self.teacher, draft))
 
     def pace(self) -> Pace:
