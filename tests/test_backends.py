@@ -335,6 +335,23 @@ def test_openvino_tells_when_dynamic_int8_does_not_take_effect(tmp_path):
         find("backends", "openvino")(threads=1, sequence=16).lower(planned(draft, "int8_dynamic"), tmp_path)
 
 
+def test_autotune_wants_one_shape_and_no_int8() -> None:
+    kind, facts = find("backends", "compiled"), ModelFacts("Bert")
+    assert "fixed" in kind.make(autotune=True).refuses(frozenset({"bf16"}), facts)
+    assert "INT8" in kind.make(autotune=True, shapes="fixed").refuses(frozenset({"fp32", "int8_static"}), facts)
+    assert kind.make(autotune=True, shapes="fixed").refuses(frozenset({"bf16"}), facts) is None
+
+
+def test_openvino_with_bounded_shapes_answers_the_same(tmp_path):
+    answers = []
+    for shapes in ("dynamic", "bounded"):
+        backend = find("backends", "openvino").make(threads=1, batch=2, sequence=16, shapes=shapes)
+        backend.lower(drafted("bert", "fp32"), tmp_path / shapes)
+        batch = collate(Sentences(("input_ids", "token_type_ids", "attention_mask")).calibration(2), 16, {})
+        answers.append(backend.load(tmp_path / shapes)(batch))
+    assert np.allclose(*answers, atol=1e-5)
+
+
 def test_eager_rebuilds_layers_of_another_shape(tmp_path):
     import torch
 

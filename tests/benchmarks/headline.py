@@ -67,9 +67,7 @@ def main() -> None:
     for trial in study.trials:
         if trial.measurement:
             m = trial.measurement
-            print(
-                f"{trial.recipe.title}\n    {m.correct} right, {m.speedup}; over the data's own lengths {m.speedup_real}"
-            )
+            print(f"{trial.recipe.title}\n    {m.correct} right, {m.speedup}; over own lengths {m.speedup_real}")
     print(f"all of it took {(time.perf_counter() - began) / 60:.1f} min")
 
 

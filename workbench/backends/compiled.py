@@ -3,7 +3,7 @@
 The artifact is an AOTInductor package: machine code with its weights in one file, which runs without the original
 model, without a compiler and without Python in the loop, and is faster than the same model under `torch.compile`.
 Weights are frozen, so that they are laid out for the kernels beforehand. Static INT8 is torchao's PT2E flow with the
-X86 quantizer. Left out: `max-autotune`, regional compilation, and packages for a machine other than this one.
+X86 quantizer. Left out: regional compilation, and packages for a machine other than this one.
 """
 
 from __future__ import annotations
@@ -68,6 +68,9 @@ class Compiled(Backend):
         help="any batch and length, or one shape (`batch`, `sequence`) to which every call is filled up",
     )
     device: str = knob("cpu", choices=("cpu", "cuda"), help="where the model runs")
+    autotune: bool = knob(
+        False, help="time several kernels for every matrix product while compiling (max-autotune): minutes longer"
+    )
 
     @classmethod
     def available(cls) -> str | None:
@@ -85,6 +88,12 @@ class Compiled(Backend):
 
     def refuses(self, kinds: frozenset[str], facts: ModelFacts) -> str | None:
         reason = super().refuses(kinds, facts)
+        if self.autotune and self.shapes != "fixed":
+            return "autotune times kernels at one shape; use shapes='fixed' with it"
+        if self.autotune and "int8_static" in kinds:
+            return (
+                "autotune has no INT8 kernels to choose from that can be told apart in the compiled code; leave it off"
+            )
         if reason or self.device == "cpu":
             return reason or ("FP16 is emulated on CPUs; use bf16, or device='cuda'" if "fp16" in kinds else None)
         import torch
@@ -115,7 +124,7 @@ class Compiled(Backend):
                 graph, int8 = quantize(program, draft, batches)
                 program = self._export(graph, draft)
             folder.mkdir(parents=True, exist_ok=True)
-            _compile(program, folder / MODEL)
+            _compile(program, folder / MODEL, self.autotune)
         layers = {name: "int8" if name in int8 else base for name in macs}
         settings = {"inputs": list(draft.inputs), "pad": draft.pad, "layers": layers, "macs": macs}
         write_settings(folder, **settings, parameters=_stored(program))
@@ -193,11 +202,11 @@ def kernels(package: Path) -> dict[str, int]:
     return dict(Counter(_KERNEL.findall(code)))
 
 
-def _compile(program: Any, path: Path) -> None:
+def _compile(program: Any, path: Path, autotune: bool) -> None:
     import torch._inductor
     import torch._inductor.config
 
-    with torch._inductor.config.patch(freezing=True):
+    with torch._inductor.config.patch(freezing=True, max_autotune=autotune):
         torch._inductor.aoti_compile_and_package(program, package_path=str(path))
 
 

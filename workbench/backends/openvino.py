@@ -65,8 +65,8 @@ class OpenVINO(Backend):
 
     shapes: str = knob(
         "dynamic",
-        choices=("dynamic", "fixed"),
-        help="any batch and length, or one shape (`batch`, `sequence`) to which every call is filled up",
+        choices=("dynamic", "bounded", "fixed"),
+        help="any batch and length; at most `batch` and `sequence`; or that one shape, to which every call is filled up",
     )
 
     @classmethod
@@ -115,6 +115,9 @@ class OpenVINO(Backend):
         fixed = (self.batch, self.sequence) if self.shapes == "fixed" else None
         if fixed:
             model.reshape({port: list(fixed) for port in model.inputs})
+        if self.shapes == "bounded":
+            bounds = [openvino.Dimension(1, self.batch), openvino.Dimension(1, self.sequence)]
+            model.reshape({port: openvino.PartialShape(bounds) for port in model.inputs})
         return OpenVinoRunner(model, settings, threads(self.threads), fixed)
 
     def _quantize(self, model: Any, layers: dict[str, str], precision: Precision, draft: Draft) -> Any:
