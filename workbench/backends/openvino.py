@@ -66,7 +66,7 @@ class OpenVINO(Backend):
     shapes: str = knob(
         "dynamic",
         choices=("dynamic", "bounded", "fixed"),
-        help="any batch and length; at most `batch` and `sequence`; or that one shape, to which every call is filled up",
+        help="any batch and length, at most `batch` and `sequence`, or that one shape, to which calls are filled up",
     )
 
     @classmethod
