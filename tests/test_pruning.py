@@ -15,7 +15,9 @@ from workbench.measure.layers import nonzero_parameters, quantizable, sparsity
 from workbench.techniques import _scores
 from workbench.techniques._observe import batches
 from workbench.techniques._patterns import Pattern, mask, parse
+from workbench.techniques.lock_masks import LockMasks
 from workbench.techniques.prune import Prune, gradient_scores, input_norms
+from workbench.training import Pace, train
 
 random = np.random.default_rng(0)
 LAYER = "bert.encoder.layer.1.intermediate.dense"
@@ -366,3 +368,42 @@ def test_fewer_examples_than_asked_are_noted_and_none_is_an_error() -> None:
     for score in ("wanda", "snip_momentum"):
         with pytest.raises(DataError, match="none"):
             Prune(score=score).apply(tiny_draft(examples=0))
+
+
+# -- the pattern lock ------------------------------------------------------------------------------------------------
+
+
+def sparse_draft(share: float = 0.5) -> Draft:
+    """A model that was pruned elsewhere: zeros, and no masks."""
+    draft = Prune(sparsity=share, pattern="1x1").apply(tiny_draft(examples=20, num_hidden_layers=2))
+    draft.masks = {}
+    return draft
+
+
+def test_zeros_of_a_sparse_model_outlive_a_training() -> None:
+    loose, locked = sparse_draft(), LockMasks().apply(sparse_draft())
+    zeros = {name: layer.weight == 0 for name, layer in quantizable(locked.module).items()}
+    assert all(torch.equal(locked.masks[name], mask) for name, mask in zeros.items())
+    for draft in (loose, locked):
+        train(draft, [], Pace(steps=2, minutes=5, batch=4))
+    assert sparsity(loose.module)[LAYER] < 0.1
+    assert all(torch.equal(layer.weight == 0, zeros[name]) for name, layer in quantizable(locked.module).items())
+    assert "are held" in locked.notes[1]
+
+
+def test_only_layers_that_are_sparse_enough_are_held() -> None:
+    draft = sparse_draft(0.3)
+    with torch.no_grad():
+        draft.module.get_submodule(LAYER).weight[0, 0] = 0.0
+        draft.module.classifier.weight.fill_(1.0)
+    LockMasks(threshold=0.2).apply(draft)
+    assert set(draft.masks) == set(quantizable(draft.module)) - {"classifier"}
+    assert f"{len(draft.masks)} of {len(draft.masks) + 1} linear layers" in draft.notes[-1]
+
+
+def test_a_dense_model_has_nothing_to_hold() -> None:
+    draft = tiny_draft()
+    with torch.no_grad():
+        draft.module.get_submodule(LAYER).weight[0] = 0.0
+    with pytest.raises(Refused, match=rf"no layer of which 0\.1 are zeros; '{LAYER}' has most, 0\.0417"):
+        LockMasks().apply(draft)

