@@ -2,8 +2,9 @@
 
 Dynamic INT8 quantizes the planned linear nodes; static INT8 writes the QDQ format, which keeps what is quantized
 visible and is what ONNX Runtime recommends on CPUs. Weights are signed and, by default, per channel; activations are
-unsigned. Left out: CUDA and other providers, INT8 embeddings (the plan names linear layers only), and
-`onnxruntime.transformers.optimizer`, which finds no attention to fuse in today's exports.
+unsigned. Weight-only INT8 and INT4 are the runtime's own operator `MatMulNBits`, which computes in FP32. Left out: CUDA
+and other providers, INT8 embeddings (the plan names linear layers only), and `onnxruntime.transformers.optimizer`,
+which finds no attention to fuse in today's exports.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from workbench.backends import _nbits
 from workbench.backends._lowering import (
     calibration,
     honoured,
     layer_macs,
+    missing_grids,
     quiet,
     read_settings,
     shares,
@@ -41,14 +44,14 @@ _INT8 = ("MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLin
 
 
 class OnnxRuntime(Backend):
-    """ONNX Runtime on the CPU: FP32, dynamic INT8 and static INT8 (QDQ).
+    """ONNX Runtime on the CPU: FP32, dynamic INT8, static INT8 (QDQ), weight-only INT8 and INT4.
 
     Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
     """
 
     name = "onnxruntime"
     title = "ONNX Runtime"
-    realises = frozenset({"fp32", "int8_dynamic", "int8_static"})
+    realises = frozenset({"fp32", "int8_dynamic", "int8_static", "int8_weight", "int4_weight"})
     unable: ClassVar[dict[str, str]] = {
         "bf16": "ONNX Runtime's CPU provider has no BF16 kernels; use openvino, compiled or eager",
         "fp16": "ONNX Runtime's CPU provider computes FP16 by casting to FP32; use int8, or bf16 on another runtime",
@@ -78,7 +81,11 @@ class OnnxRuntime(Backend):
             model = export(draft, self.sequence)
         weights = {node.input[1]: node.name for node in linear_nodes(model.graph) if node.name in macs}
         chosen = draft.plan.quantization()
-        if chosen:
+        coded = [*draft.plan.of("int8_weight"), *draft.plan.of("int4_weight")]
+        if coded:
+            missing_grids(draft)
+            _nbits.pack(model, draft.grids, coded)
+        if chosen and not coded:
             with quiet(), tempfile.TemporaryDirectory(dir=folder) as scratch:
                 source = Path(scratch) / "fp32.onnx"
                 onnx.save(model, source)
@@ -160,6 +167,7 @@ class OnnxRunner(Runner):
         for node in graph.node:
             if node.op_type in _INT8:
                 layers |= dict.fromkeys(filter(None, map(self._layer, node.input)), "int8")
+        layers |= {name: kind for name, kind in _nbits.layers(graph).items() if name in layers}
         stored = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
         nodes = dict(Counter(node.op_type for node in graph.node))
         return Effect(shares(layers, self._settings["macs"]), nodes, layers, stored)
