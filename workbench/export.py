@@ -95,7 +95,7 @@ def _write(study: Study, trial: Trial, artifact: Artifact, place: Path) -> None:
     (place / "requirements.txt").write_text("\n".join(pinned) + "\n", encoding="utf-8")
     lowered = json.loads((artifact.folder / "model" / "lowered.json").read_text(encoding="utf-8"))
     model = {
-        **{key: lowered.get(key) for key in ("base", "int8", "dynamic_int8")},
+        **{key: lowered.get(key) for key in ("base", "int8", "dynamic_int8", "packed")},
         "labels": manifest["labels"],
         "inputs": manifest["inputs"],
         "pad": manifest["pad"],

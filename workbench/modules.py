@@ -1,7 +1,8 @@
-"""The modules that techniques put in the place of a linear layer, plain enough for every exporter.
+"""The modules that stand in the place of a linear layer, plain enough for every exporter.
 
-Only what cannot be written as a change of weights is here. `loading.structure` writes them down and builds them again;
-an exported folder brings its own copy (`standalone/eager.py`).
+Techniques put there what cannot be written as a change of weights; `loading.structure` writes that down and builds it
+again. `PackedLinear` is what PyTorch's backends make of a layer whose weight is held as codes. An exported folder
+brings its own copy of all of them (`standalone/eager.py`).
 """
 
 from __future__ import annotations
@@ -36,3 +37,84 @@ class Factored(nn.Sequential):
         """What `__init__` takes."""
         up: Any = self.up
         return self.down.in_features, self.down.out_features, up.out_features, up.bias is not None
+
+
+class PackedLinear(nn.Module):
+    """A linear layer that keeps its weight as codes (see `draft.Grid`) and decodes it whenever it is called.
+
+    Codes of 4 bits lie two in a byte, the even input in the lower half. The weight takes the float type of its input.
+    `scaled` layers multiply their input by `input_scale` first; `centred` ones have all zero points in the middle,
+    `whole` ones store them as bytes.
+    """
+
+    def __init__(
+        self,
+        inside: int,
+        outside: int,
+        bits: int,
+        group: int,
+        bias: bool = True,
+        scaled: bool = False,
+        centred: bool = False,
+        whole: bool = True,
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.bits, self.group = inside, outside, bits, group
+        groups = -(-inside // group)
+        self.register_buffer("codes", torch.zeros(outside, -(-inside * bits // 8), dtype=torch.uint8))
+        self.register_buffer("scales", torch.ones(outside, groups))
+        kind = torch.uint8 if whole else torch.float32
+        self.register_buffer("zeros", None if centred else torch.zeros(outside, groups, dtype=kind))
+        self.register_buffer("bias", torch.zeros(outside) if bias else None)
+        self.register_buffer("input_scale", torch.ones(inside) if scaled else None)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if self.input_scale is not None:
+            values = values * self.input_scale.to(values.dtype)
+        bias = None if self.bias is None else self.bias.to(values.dtype)
+        return nn.functional.linear(values, self.weight().to(values.dtype), bias)
+
+    def weight(self) -> torch.Tensor:
+        """The decoded weight, float32 of shape (out, in)."""
+        codes: Any = self.codes
+        if self.bits == 4:
+            codes = torch.stack((codes & 15, codes >> 4), dim=-1).flatten(1)[:, : self.in_features]
+        zeros = 2.0 ** (self.bits - 1) if self.zeros is None else self._spread(self.zeros)
+        return (codes.float() - zeros) * self._spread(self.scales)
+
+    def stored(self) -> int:
+        """How many numbers it holds, two codes in a byte counted as two."""
+        floats = (self.scales, self.zeros, self.bias, self.input_scale)
+        return self.in_features * self.out_features + sum(t.numel() for t in floats if t is not None)
+
+    def _spread(self, values: Any) -> torch.Tensor:
+        """One value for each input from one for each group."""
+        wide = values.float()[:, :, None].expand(-1, -1, self.group).flatten(1)
+        return wide[:, : self.in_features]
+
+
+def packed(child: Any, grid: Any) -> tuple[PackedLinear, dict[str, Any]]:
+    """The layer that holds `grid` in the place of the linear layer `child`, and the arguments that build it again."""
+    outside, inside = grid.codes.shape
+    scale = getattr(child, "input_scale", None)
+    shape = {
+        "inside": inside,
+        "outside": outside,
+        "bits": grid.bits,
+        "group": grid.group,
+        "bias": child.bias is not None,
+        "scaled": scale is not None,
+        "centred": grid.symmetric,
+        "whole": grid.whole,
+    }
+    layer = PackedLinear(**shape)
+    codes = grid.codes
+    if grid.bits == 4:
+        codes = nn.functional.pad(codes, (0, inside % 2))
+        codes = codes[:, 0::2] | (codes[:, 1::2] << 4)
+    tensors = {"codes": codes, "scales": grid.scales, "zeros": grid.zeros, "bias": child.bias, "input_scale": scale}
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            if getattr(layer, name) is not None:
+                getattr(layer, name).copy_(tensor)
+    return layer.eval(), shape

@@ -55,7 +55,7 @@ def threads(wanted: int) -> int:
 
 def one_float(plan: Plan, title: str) -> str:
     """The one float precision of a plan; `Refused` where single layers ask for another one than the rest."""
-    floats = {precision.kind for precision in plan.layers.values() if not precision.kind.startswith("int8")}
+    floats = {precision.kind for precision in plan.layers.values() if not precision.kind.startswith("int")}
     if floats - {plan.base}:
         raise Refused(
             f"{title} runs all layers that are not quantized in one float precision, and the plan mixes "
@@ -150,6 +150,16 @@ def layer_macs(draft: Draft, sequence: int) -> dict[str, int]:
     return {layer.name: layer.macs for layer in layers(draft.module, dict(zip(draft.inputs, tensors, strict=True)))}
 
 
+def missing_grids(draft: Draft) -> None:
+    """Raise `Refused` where a layer is planned in integer weights and the draft has no integers for it."""
+    planned = [name for name, one in draft.plan.layers.items() if one.kind.endswith("_weight")]
+    if lost := [name for name in planned if name not in draft.grids]:
+        raise Refused(
+            f"{len(lost)} layers are planned in integer weights without any, such as {lost[0]!r}.",
+            do="plan them with a weight-only technique, such as weight_rtn",
+        )
+
+
 def shares(precision: Mapping[str, str], macs: Mapping[str, int]) -> dict[str, float]:
     """Share of the layers' MACs by precision, adding to 1; empty where there are none."""
     counts: Counter[str] = Counter()
@@ -159,10 +169,15 @@ def shares(precision: Mapping[str, str], macs: Mapping[str, int]) -> dict[str, f
     return {kind: count / total for kind, count in counts.items()} if total else {}
 
 
+def ran(kind: str) -> str:
+    """What an effect calls a layer that runs in the planned `kind`: static and dynamic INT8 multiply alike."""
+    return kind if kind.endswith("_weight") else kind.split("_")[0]
+
+
 def honoured(plan: Plan, precision: Mapping[str, str], backend: Backend) -> None:
     """Raise `Refused` where the lowered model does not run a layer in the precision that was planned for it."""
     planned = dict.fromkeys(precision, plan.base) | {name: one.kind for name, one in plan.layers.items()}
-    wrong = [name for name, kind in planned.items() if kind.split("_")[0] != precision.get(name)]
+    wrong = [name for name, kind in planned.items() if ran(kind) != precision.get(name)]
     if wrong:
         first = wrong[0]
         raise Refused(

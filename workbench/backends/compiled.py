@@ -3,7 +3,9 @@
 The artifact is an AOTInductor package: machine code with its weights in one file, which runs without the original
 model, without a compiler and without Python in the loop, and is faster than the same model under `torch.compile`.
 Weights are frozen, so that they are laid out for the kernels beforehand. Static INT8 is torchao's PT2E flow with the
-X86 quantizer. Left out: regional compilation, and packages for a machine other than this one.
+X86 quantizer. Weight-only INT8 and INT4 are not frozen, which would decode them for good: the compiled code decodes
+them at every call, which saves memory and disk, not time. Left out: regional compilation, and packages for a machine
+other than this one.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from workbench.backends._lowering import (
     honoured,
     known_ranges,
     layer_macs,
+    missing_grids,
     one_float,
     positional,
     quiet,
@@ -37,6 +40,7 @@ from workbench.backends.base import Backend, Effect, Runner, require_module
 from workbench.draft import Batch, Draft, ModelFacts
 from workbench.errors import Refused
 from workbench.knobs import knob
+from workbench.loading.structure import replace
 
 if TYPE_CHECKING:
     import torch
@@ -45,17 +49,22 @@ MODEL = "model.pt2"
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 #: Calls of PyTorch kernels in the generated code, such as aoti_torch_cpu__qlinear_pointwise_tensor.
 _KERNEL = re.compile(r"\baoti_torch_(?:cpu|cuda)_+(\w+)\(")
+#: The tensors that it holds, by number: their types and what they were called in the module.
+_TYPE = re.compile(r"constants_info_\[(\d+)\]\.dtype = cached_torch_dtype_(\w+);")
+_NAME = re.compile(r'constants_info_\[(\d+)\]\.original_fqn = "([^"]+)";')
+#: The inner name that `positional` gives to the module.
+_PREFIX = "model."
 
 
 class Compiled(Backend):
-    """PyTorch's inductor, ahead of time: FP32, BF16 and static INT8.
+    """PyTorch's inductor, ahead of time: FP32, BF16, static INT8, weight-only INT8 and INT4.
 
     Source: Ansel et al., "PyTorch 2", ASPLOS 2024; https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
     """
 
     name = "compiled"
     title = "PyTorch compiled"
-    realises = frozenset({"fp32", "bf16", "fp16", "int8_static"})
+    realises = frozenset({"fp32", "bf16", "fp16", "int8_static", "int8_weight", "int4_weight"})
     unable: ClassVar[dict[str, str]] = {
         "int8_dynamic": "dynamic INT8 needs ranges found anew in every layer, which inductor does not fuse on CPUs, so "
         "that it is no faster than static INT8 and no easier; use static_int8 here, or dynamic_int8 on onnxruntime"
@@ -106,26 +115,33 @@ class Compiled(Backend):
         """Export, quantize, compile, and check that the compiled code runs every planned layer as planned."""
         import torch
 
+        from workbench.modules import packed
+
         module = require_module(draft, self)
         base = one_float(draft.plan, self.title)
         macs = layer_macs(draft, self.sequence)
         chosen = draft.plan.quantization()
-        if chosen and base != "fp32":
+        weights = [*draft.plan.of("int8_weight"), *draft.plan.of("int4_weight")]
+        if chosen and base != "fp32" and not weights:
             raise Refused("PT2E quantizes FP32 modules.", do="leave the rest of the model in FP32")
+        missing_grids(draft)
         torch.set_num_threads(threads(self.threads))
         with quiet(), torch.no_grad():
             own = copy.deepcopy(module).to(self.device, getattr(torch, _DTYPES[base]))
+            for name in weights:
+                replace(own, name, packed(own.get_submodule(name), draft.grids[name])[0])
             program = self._export(positional(own, draft.inputs), draft)
             int8: list[str] = []
-            if chosen:
+            if chosen and not weights:
                 shape = (self.batch, self.sequence) if self.shapes == "fixed" else None
                 samples = 1 if known_ranges(draft.plan) else chosen.samples
                 batches = calibration(draft, samples, self.sequence, fixed=shape)
                 graph, int8 = quantize(program, draft, batches)
                 program = self._export(graph, draft)
             folder.mkdir(parents=True, exist_ok=True)
-            _compile(program, folder / MODEL, self.autotune)
+            _compile(program, folder / MODEL, freezing=not weights, autotune=self.autotune)
         layers = {name: "int8" if name in int8 else base for name in macs}
+        layers |= {name: draft.plan.layers[name].kind for name in weights}
         settings = {"inputs": list(draft.inputs), "pad": draft.pad, "layers": layers, "macs": macs}
         write_settings(folder, **settings, parameters=_stored(program))
         honoured(draft.plan, self.load(folder).effect().layers, self)
@@ -191,22 +207,39 @@ class CompiledRunner(Runner):
                 "than in FP32.",
                 do="keep the other layers, or use openvino or onnxruntime",
             )
+        held, coded = constants(self._path), [name for name, kind in layers.items() if kind.endswith("_weight")]
+        lost = [name for name in coded if held.get(f"{_PREFIX}{name}.codes") != "uint8"]
+        if lost:
+            raise Refused(
+                f"Inductor decoded the weights of {len(lost)} of {len(coded)} layers for good, such as {lost[0]!r}.",
+                do="use another runtime for weight-only quantization",
+            )
         return Effect(shares(layers, macs), nodes, layers, self._settings["parameters"])
 
 
 def kernels(package: Path) -> dict[str, int]:
     """Calls of PyTorch's own kernels in a package's generated code, by name; what inductor fused is not among them."""
+    return dict(Counter(_KERNEL.findall(_code(package))))
+
+
+def constants(package: Path) -> dict[str, str]:
+    """Type by name of the tensors that a package's generated code holds."""
+    code = _code(package)
+    names = dict(_NAME.findall(code))
+    return {names[i]: kind for i, kind in _TYPE.findall(code) if i in names}
+
+
+def _code(package: Path) -> str:
     with zipfile.ZipFile(package) as archive:
         sources = [name for name in archive.namelist() if name.endswith("wrapper.cpp")]
-        code = "".join(archive.read(name).decode() for name in sources)
-    return dict(Counter(_KERNEL.findall(code)))
+        return "".join(archive.read(name).decode() for name in sources)
 
 
-def _compile(program: Any, path: Path, autotune: bool) -> None:
+def _compile(program: Any, path: Path, *, freezing: bool, autotune: bool) -> None:
     import torch._inductor
     import torch._inductor.config
 
-    with torch._inductor.config.patch(freezing=True, max_autotune=autotune):
+    with torch._inductor.config.patch(freezing=freezing, max_autotune=autotune):
         torch._inductor.aoti_compile_and_package(program, package_path=str(path))
 
 

@@ -1,8 +1,8 @@
 """PyTorch eager: the module as it is, rebuilt from its configuration; the baseline of every comparison.
 
 Dynamic INT8 packs the weights for PyTorch's quantized linear operator (fbgemm/oneDNN); they are stored as int8, so the
-file shrinks as well. Left out: static INT8, which eager mode would need rewritten modules for; the compiled backend
-has it.
+file shrinks as well. Weight-only INT8 and INT4 are stored as codes and decoded at every call, which saves memory and
+disk, not time. Left out: static INT8, which eager mode would need rewritten modules for; the compiled backend has it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from workbench.backends._lowering import (
     honoured,
     layer_macs,
     logits,
+    missing_grids,
     one_float,
     quiet,
     read_settings,
@@ -39,14 +40,14 @@ _QUANTIZED, _SCALES = ".weight_int8", ".weight_scales"
 
 
 class Eager(Backend):
-    """PyTorch eager: no compiler, no export; FP32, BF16 and dynamic INT8.
+    """PyTorch eager: no compiler, no export; FP32, BF16, dynamic INT8, weight-only INT8 and INT4.
 
     Source: Ansel et al., "PyTorch 2", ASPLOS 2024; dynamic INT8 by `torch.ao.nn.quantized.dynamic.Linear`.
     """
 
     name = "eager"
     title = "PyTorch eager"
-    realises = frozenset({"fp32", "bf16", "fp16", "int8_dynamic"})
+    realises = frozenset({"fp32", "bf16", "fp16", "int8_dynamic", "int8_weight", "int4_weight"})
     unable: ClassVar[dict[str, str]] = {
         "int8_static": "PyTorch eager has no static INT8; use compiled, openvino or onnxruntime"
     }
@@ -77,16 +78,19 @@ class Eager(Backend):
 
         module = require_module(draft, self)
         base = one_float(draft.plan, self.title)
+        missing_grids(draft)
         quantized = draft.plan.of("int8_dynamic")
         if quantized and base != "fp32":
             raise Refused("PyTorch's dynamic INT8 layers take FP32 inputs.", do="leave the rest of the model in FP32")
         with quiet():
-            write_settings(folder, base=base, int8=quantized, macs=layer_macs(draft, self.sequence))
             save_structure(module, draft.factory, folder)
-            save_file(_tensors(module, getattr(torch, _DTYPES[base]), quantized, draft), str(folder / WEIGHTS))
+            tensors = _tensors(module, getattr(torch, _DTYPES[base]), quantized, draft)
+            shapes = _pack(module, draft, tensors)
+            write_settings(folder, base=base, int8=quantized, packed=shapes, macs=layer_macs(draft, self.sequence))
+            save_file(tensors, str(folder / WEIGHTS))
         runner = self.load(folder)
         honoured(draft.plan, runner.effect().layers, self)
-        _compare(runner, module, draft, exact=base == "fp32" and not quantized)
+        _compare(runner, module, draft, exact=base == "fp32" and draft.plan.quantization() is None)
 
     def load(self, folder: Path) -> EagerRunner:
         import torch
@@ -121,6 +125,7 @@ class EagerRunner(Runner):
         plain = [child for child in children.values() if not any(child.children())]
         plain = [child for child in plain if child._get_name() != "LinearPackedParams"]
         stored = sum(p.numel() for p in self._module.parameters())
+        stored += sum(child.stored() for child in children.values() if _is_packed(child))  # type: ignore[operator]
         stored += sum(t.numel() for child in packed for t in child._weight_bias() if t is not None)  # type: ignore[operator]
         nodes = dict(Counter(child._get_name() for child in (*plain, *packed)))
         return Effect(shares(layers, self._macs), nodes, layers, stored)
@@ -162,12 +167,29 @@ def _tensors(module: Any, dtype: torch.dtype, quantized: list[str], draft: Draft
     return stored
 
 
+def _pack(module: Any, draft: Draft, tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
+    """Put codes in the place of weight-only layers' weights among the stored `tensors`; what builds each layer."""
+    from workbench.modules import packed
+
+    shapes = {}
+    for name in (*draft.plan.of("int8_weight"), *draft.plan.of("int4_weight")):
+        layer, shapes[name] = packed(module.get_submodule(name), draft.grids[name])
+        for part in ("weight", "bias", "input_scale"):
+            tensors.pop(f"{name}.{part}", None)
+        tensors |= {f"{name}.{part}": tensor.contiguous() for part, tensor in layer.state_dict().items()}
+    return shapes
+
+
 def _load(folder: Path, settings: dict[str, Any]) -> torch.nn.Module:
     import torch
     from safetensors.torch import load_file
 
+    from workbench.modules import PackedLinear
+
     tensors = load_file(str(folder / WEIGHTS))
     module = build(folder).to(getattr(torch, _DTYPES[settings["base"]]))
+    for name, shape in settings.get("packed", {}).items():
+        replace(module, name, PackedLinear(**shape).eval())
     packed = {name: _int8_linear(tensors, name) for name in settings["int8"]}
     fill(module, tensors, ready=tuple(packed))
     for name, layer in packed.items():
@@ -211,6 +233,12 @@ def _is_int8(child: Any) -> bool:
     return isinstance(child, dynamic.Linear)
 
 
+def _is_packed(child: Any) -> bool:
+    from workbench.modules import PackedLinear
+
+    return isinstance(child, PackedLinear)
+
+
 def _is_linear(child: Any) -> bool:
     import torch
 
@@ -220,4 +248,6 @@ def _is_linear(child: Any) -> bool:
 def _precision(child: Any) -> str:
     if _is_int8(child):
         return "int8"
+    if _is_packed(child):
+        return f"int{child.bits}_weight"
     return {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}[str(child.weight.dtype)]

@@ -3,8 +3,10 @@
 Dynamic INT8 quantizes the planned linear nodes; static INT8 writes the QDQ format, which keeps what is quantized
 visible and is what ONNX Runtime recommends on CPUs. Ranges that the plan knows are written as they are; without them
 ONNX Runtime's quantizer takes the minimum and maximum. Weights are signed and, by default, per channel; activations
-are unsigned. Left out: CUDA and other providers, INT8 embeddings (the plan names linear layers only), and
-`onnxruntime.transformers.optimizer`, which finds no attention to fuse in today's exports.
+are unsigned. Weight-only INT8 and INT4 are the runtime's own operator `MatMulNBits`, which computes in FP32. Attention
+becomes one node while the module is exported (`_attention.py`). Left out: CUDA and other providers, INT8 embeddings
+(the plan names linear layers only), and `onnxruntime.transformers.optimizer`, which finds no attention to fuse in
+today's exports.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from workbench.backends import _nbits
 from workbench.backends._lowering import (
     calibration,
     honoured,
     known_ranges,
     layer_macs,
+    missing_grids,
     quiet,
     read_settings,
     shares,
@@ -44,14 +48,14 @@ _INT8 = ("MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLin
 
 
 class OnnxRuntime(Backend):
-    """ONNX Runtime on the CPU: FP32, dynamic INT8 and static INT8 (QDQ).
+    """ONNX Runtime on the CPU: FP32, dynamic INT8, static INT8 (QDQ), weight-only INT8 and INT4.
 
     Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
     """
 
     name = "onnxruntime"
     title = "ONNX Runtime"
-    realises = frozenset({"fp32", "int8_dynamic", "int8_static"})
+    realises = frozenset({"fp32", "int8_dynamic", "int8_static", "int8_weight", "int4_weight"})
     unable: ClassVar[dict[str, str]] = {
         "bf16": "ONNX Runtime's CPU provider has no BF16 kernels; use openvino, compiled or eager",
         "fp16": "ONNX Runtime's CPU provider computes FP16 by casting to FP32; use int8, or bf16 on another runtime",
@@ -84,10 +88,13 @@ class OnnxRuntime(Backend):
             model = export(draft, self.sequence, fuse=self.attention == "fused")
         weights = {node.input[1]: node.name for node in linear_nodes(model.graph) if node.name in macs}
         chosen, ranges = draft.plan.quantization(), known_ranges(draft.plan)
-        if ranges and chosen:
+        coded = [*draft.plan.of("int8_weight"), *draft.plan.of("int4_weight")]
+        if coded:
+            missing_grids(draft)
+            _nbits.pack(model, draft.grids, coded)
+        elif ranges and chosen:
             insert(model.graph, [n for n in linear_nodes(model.graph) if n.name in ranges], ranges, chosen.per_channel)
-            onnx.save(model, folder / MODEL)
-        elif chosen:
+        if chosen and not coded and not ranges:
             with quiet(), tempfile.TemporaryDirectory(dir=folder) as scratch:
                 source = Path(scratch) / "fp32.onnx"
                 onnx.save(model, source)
@@ -167,6 +174,7 @@ class OnnxRunner(Runner):
         for node in graph.node:
             if node.op_type in _INT8:
                 layers |= dict.fromkeys(filter(None, map(self._layer, node.input)), "int8")
+        layers |= {name: kind for name, kind in _nbits.layers(graph).items() if name in layers}
         stored = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
         nodes = dict(Counter(node.op_type for node in graph.node))
         return Effect(shares(layers, self._settings["macs"]), nodes, layers, stored)

@@ -3,12 +3,12 @@
 BF16 is the plugin's inference precision. Static INT8 is NNCF's post-training quantization with SmoothQuant and bias
 correction, which also quantizes embeddings and what lies between the planned layers; where the plan knows the ranges
 they are written into the graph as they are, and nothing else is quantized. Dynamic INT8 stores int8 weights and lets
-the plugin quantize activations in groups as it multiplies. Left out: GPUs and NPUs, NNCF's accuracy control (searching
-for layers to keep is the workbench's own matter), and sparse weights decompression
-(`CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE`). The plugin takes that one with AMX only, for INT8 layers whose widths 64
-divides, and saves the reading of weights with it, not multiplications. On a processor without AMX (Zen 4, OpenVINO
-2026.4, 80 % zeros) it accepts the property and changes nothing: the same kernels in the execution graph, bit-equal
-answers, no difference in time.
+the plugin quantize activations in groups as it multiplies. Weight-only INT8 and INT4 leave them in float. Left out:
+GPUs and NPUs, NNCF's accuracy control (searching for layers to keep is the workbench's own matter), and sparse weights
+decompression (`CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE`). The plugin takes that one with AMX only, for INT8 layers whose
+widths 64 divides, and saves the reading of weights with it, not multiplications. On a processor without AMX (Zen 4,
+OpenVINO 2026.4, 80 % zeros) it accepts the property and changes nothing: the same kernels in the execution graph,
+bit-equal answers, no difference in time.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from workbench.backends import _decompression
 from workbench.backends._fake_quantize import insert
 from workbench.backends._lowering import (
     calibration,
@@ -29,6 +30,7 @@ from workbench.backends._lowering import (
     honoured,
     known_ranges,
     layer_macs,
+    missing_grids,
     one_float,
     positional,
     quiet,
@@ -55,14 +57,14 @@ _FROM_MODULE = re.compile(r"^__module\.model\.(?P<layer>.+?)/aten::(linear|addmm
 
 
 class OpenVINO(Backend):
-    """OpenVINO on the CPU: FP32, BF16, static INT8 by NNCF, dynamic INT8.
+    """OpenVINO on the CPU: FP32, BF16, static INT8 by NNCF, dynamic INT8, weight-only INT8 and INT4.
 
     Source: https://docs.openvino.ai; NNCF, https://github.com/openvinotoolkit/nncf.
     """
 
     name = "openvino"
     title = "OpenVINO"
-    realises = frozenset({"fp32", "bf16", "int8_dynamic", "int8_static"})
+    realises = frozenset({"fp32", "bf16", "int8_dynamic", "int8_static", "int8_weight", "int4_weight"})
     unable: ClassVar[dict[str, str]] = {"fp16": "OpenVINO's CPU plugin computes FP16 as FP32 on most CPUs; use bf16"}
     install = "pip install openvino nncf"
     from_onnx = True
@@ -94,7 +96,12 @@ class OpenVINO(Backend):
             macs = layer_macs(draft, self.sequence) if draft.module is not None else _macs(model, layers, self.sequence)
             _all_found(draft, layers)
             chosen = draft.plan.quantization()
-            if chosen and (ranges := known_ranges(draft.plan)):
+            coded = [*draft.plan.of("int8_weight"), *draft.plan.of("int4_weight")]
+            ranges = known_ranges(draft.plan)
+            if coded:
+                missing_grids(draft)
+                _decompression.pack(model, draft.grids, {name: layers[name] for name in coded})
+            elif chosen and ranges:
                 insert(model, layers, ranges, chosen.per_channel)
             elif chosen:
                 model = self._quantize(model, layers, chosen, draft)
@@ -173,9 +180,9 @@ class OpenVinoRunner(Runner):
             # A subgraph compiles several layers into one; of another node only the first name is its own.
             kind = info["layerType"]
             own = found if kind == "Subgraph" else found[:1] if kind in ("FullyConnected", "MatMul") else []
-            named |= dict.fromkeys(own, _KINDS.get(info["runtimePrecision"], info["runtimePrecision"]))
+            named |= dict.fromkeys(own, self._kind(node, info))
             if kind == "FullyConnected" and not own:
-                nameless.append(_KINDS[info["runtimePrecision"]])
+                nameless.append(self._kind(node, info))
         layers = _complete(self._settings["macs"], named, nameless)
         constants = (op for op in self._model.get_ordered_ops() if op.get_type_name() == "Constant")
         stored = sum(int(np.prod(op.get_output_shape(0))) for op in constants)
@@ -184,6 +191,14 @@ class OpenVinoRunner(Runner):
             layers = dict.fromkeys(layers, self._settings["base"])
         macs = self._settings["macs"]
         return Effect(shares(layers, macs), dict(nodes), layers, stored)
+
+    def _kind(self, node: Any, info: dict[str, str]) -> str:
+        """The precision of a node. Of a layer with an integer weight and an input in float only the weight is integer,
+        unless the plugin quantizes the input as it multiplies."""
+        found, multiplies = info["runtimePrecision"], info["layerType"] == "FullyConnected"
+        if multiplies and not self._settings["dynamic_int8"] and node.input(0).get_element_type().is_real():
+            found = _decompression.KINDS.get(found, found)
+        return _KINDS.get(found, found)
 
     def close(self) -> None:
         del self._request, self._compiled

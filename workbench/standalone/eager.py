@@ -15,6 +15,8 @@ def load(folder, model, threads):
     module = build(folder, json.loads((folder / "structure.json").read_text(encoding="utf-8")))
     tensors = load_file(str(folder / "model.safetensors"))
     module = module.to(getattr(torch, {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[model["base"]]))
+    for name, shape in (model.get("packed") or {}).items():
+        replace(module, name, PackedLinear(**shape))
     packed = {name: int8_linear(tensors, name) for name in model["int8"]}
     module.load_state_dict(tensors, strict=False)
     for name, layer in packed.items():
@@ -46,6 +48,36 @@ class Factored(torch.nn.Sequential):
         super().__init__()
         self.down = torch.nn.Linear(inside, rank, bias=False)
         self.up = torch.nn.Linear(rank, outside, bias=bias)
+
+
+class PackedLinear(torch.nn.Module):
+    """A linear layer that keeps its weight as codes and decodes it whenever it is called."""
+
+    def __init__(self, inside, outside, bits, group, bias, scaled, centred, whole):
+        super().__init__()
+        self.inside, self.bits, self.group = inside, bits, group
+        groups = -(-inside // group)
+        self.register_buffer("codes", torch.zeros(outside, -(-inside * bits // 8), dtype=torch.uint8))
+        self.register_buffer("scales", torch.ones(outside, groups))
+        kind = torch.uint8 if whole else torch.float32
+        self.register_buffer("zeros", None if centred else torch.zeros(outside, groups, dtype=kind))
+        self.register_buffer("bias", torch.zeros(outside) if bias else None)
+        self.register_buffer("input_scale", torch.ones(inside) if scaled else None)
+
+    def forward(self, values):
+        if self.input_scale is not None:
+            values = values * self.input_scale.to(values.dtype)
+        codes = self.codes
+        if self.bits == 4:
+            codes = torch.stack((codes & 15, codes >> 4), dim=-1).flatten(1)[:, : self.inside]
+        zeros = 2.0 ** (self.bits - 1) if self.zeros is None else self.spread(self.zeros)
+        weight = (codes.float() - zeros) * self.spread(self.scales)
+        bias = None if self.bias is None else self.bias.to(values.dtype)
+        return torch.nn.functional.linear(values, weight.to(values.dtype), bias)
+
+    def spread(self, values):
+        """One value for each input from one for each group."""
+        return values.float()[:, :, None].expand(-1, -1, self.group).flatten(1)[:, : self.inside]
 
 
 def build(folder, structure):
