@@ -101,12 +101,14 @@ def test_apply_gives_the_draft_back_and_is_deterministic(technique: Any) -> None
 
 
 @every
-def test_changes_the_module_or_the_plan_but_not_both(technique: Any) -> None:
+def test_changes_the_module_or_the_plan_and_only_training_both(technique: Any) -> None:
     draft = tiny_draft()
     before = weights(draft.module)
     quick(technique).apply(draft)
-    assert same(before, weights(draft.module)) == bool(technique.precisions)
-    assert draft.plan.kinds() - {"fp32"} == technique.precisions
+    trains = technique.needs == "training"
+    assert same(before, weights(draft.module)) == (bool(technique.precisions) and not trains)
+    assert draft.plan.kinds() - {"fp32"} <= technique.precisions
+    assert bool(draft.plan.kinds() - {"fp32"}) == bool(technique.precisions)
 
 
 @every
@@ -138,7 +140,7 @@ def test_plans_only_layers_that_exist(technique: Any) -> None:
 def test_an_onnx_file_is_planned_or_refused_before_the_work(technique: Any) -> None:
     draft = onnx_draft()
     reason = quick(technique).fits(draft.facts)
-    assert (reason is None) == bool(technique.precisions)
+    assert technique.precisions or reason is not None, "there is no module to change"
     if reason is None:
         assert quick(technique).apply(draft).plan.kinds() - {"fp32"} == technique.precisions
     else:

@@ -33,12 +33,9 @@ def recipes(minutes: float) -> list[tuple[Any, ...]]:
     smooth, fixed = SmoothQuant(), SmoothQuant(search=False)
     ours = [StaticInt8(calibration=c) for c in StaticInt8.knobs()["calibration"].choices]
     rows: list[tuple[Any, ...]] = [(step,) for step in ours]
-    rows += [
-        (StaticInt8(calibration="mse", bias_correction=True),),
-        (StaticInt8(calibration="minmax", symmetric=True),),
-    ]
-    rows += [(smooth, step) for step in ours] + [(fixed, StaticInt8(calibration="minmax"))]
-    rows += [(smooth, StaticInt8(calibration="mse", bias_correction=True))]
+    corrected = StaticInt8(calibration="mse", bias_correction=True)
+    rows += [(corrected,), (StaticInt8(calibration="minmax", symmetric=True),)]
+    rows += [(smooth, step) for step in (*ours, corrected)] + [(fixed, StaticInt8(calibration="minmax"))]
     if minutes:
         distil, qat = (plugin("techniques", name, minutes=minutes) for name in ("distil", "qat"))
         rows += [(qat,), (distil, qat), (distil.replace(learning_rate=2e-5), qat)]
@@ -71,9 +68,8 @@ def main() -> None:
     plain, _ = answers(backend=find("backends", "eager").make(sequence=128))
     right = plain.argmax(1) == targets
     print(f"FP32: {right.sum()} of {len(targets)} right\n")
-    print(
-        "| recipe | right | lost | gained | changed | mean squared difference | seconds |\n|---|---|---|---|---|---|---|"
-    )
+    print("| recipe | right | lost | gained | changed | mean squared difference | seconds |")
+    print("|---|---|---|---|---|---|---|")
     for steps in recipes(options.qat_minutes):
         title = Recipe(*steps, backend=backend).title
         if options.only not in title:
