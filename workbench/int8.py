@@ -13,7 +13,8 @@ Range = tuple[float, float]
 
 #: Steps of an activation's range, and the largest code of a weight.
 STEPS, TOP = 255, 127
-_EPS = float(np.finfo(np.float32).eps)
+#: The smallest scale.
+EPS = float(np.finfo(np.float32).eps)
 
 
 def scale_zero(limits: Range) -> tuple[float, int]:
@@ -24,7 +25,7 @@ def scale_zero(limits: Range) -> tuple[float, int]:
     low, high = min(float(limits[0]), 0.0), max(float(limits[1]), 0.0)
     if not np.isfinite([low, high]).all():
         raise ValueError(f"a range of {limits} is not finite")
-    scale = float(np.float32(max((high - low) / STEPS, _EPS)))
+    scale = float(np.float32(max((high - low) / STEPS, EPS)))
     return scale, int(np.clip(np.rint(-low / scale), 0, STEPS))
 
 
@@ -36,7 +37,7 @@ def on_grid(limits: Range) -> Range:
 
 def symmetric(limits: Range) -> Range:
     """The smallest range around zero that holds `limits`: its zero point is 128, its largest code the largest value."""
-    largest = max(abs(float(limits[0])), abs(float(limits[1])), _EPS)
+    largest = max(abs(float(limits[0])), abs(float(limits[1])), EPS)
     return -largest * (TOP + 1) / TOP, largest
 
 
@@ -55,7 +56,7 @@ def fake(values: np.ndarray, limits: Range) -> np.ndarray:
 def weight_scales(weight: np.ndarray, per_channel: bool) -> np.ndarray:
     """Scales of a weight of shape (out, in): (out,), or (1,) where all outputs share one."""
     largest = np.abs(weight).max(axis=1) if per_channel else np.abs(weight).max(keepdims=True).reshape(1)
-    scales: np.ndarray = np.maximum(largest / TOP, _EPS).astype(np.float32)
+    scales: np.ndarray = np.maximum(largest / TOP, EPS).astype(np.float32)
     return scales
 
 

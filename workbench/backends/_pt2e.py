@@ -36,7 +36,9 @@ def quantize(
     configs = {precision: _config(precision) for precision in set(draft.plan.layers.values())}
     for name in draft.plan.of("int8_static"):
         quantizer.set_module_name_qconfig(_PREFIX + name, configs[draft.plan.layers[name]])
-    prepared = prepare_pt2e(program.module(), quantizer)
+    plain = program.module()
+    _name_linear(plain, {_PREFIX + name for name in draft.plan.of("int8_static")})
+    prepared = prepare_pt2e(plain, quantizer)
     for batch in batches:
         prepared(*(torch.from_numpy(batch[name]) for name in draft.inputs))
     converted = convert_pt2e(prepared)
@@ -53,6 +55,21 @@ def quantized_layers(graph: torch.fx.GraphModule) -> list[str]:
             if len(dequantized) == 2 and stack:
                 names.append(stack[-1][0].removeprefix(_PREFIX))
     return names
+
+
+def _name_linear(graph: torch.fx.GraphModule, names: set[str]) -> None:
+    """Make the layers in `names` be found by the quantizer: it knows a linear node by its module's class, which is
+    another one for a `ScaledLinear`; and it must take nothing else in there, such as the multiplication."""
+    for node in graph.graph.nodes:
+        stack = dict(node.meta.get("nn_module_stack") or {})
+        last = next(reversed(stack), None)
+        if last is None or stack[last][0] not in names:
+            continue
+        if "linear" in str(node.target):
+            stack[last] = (stack[last][0], "torch.nn.modules.linear.Linear")
+        elif node.op == "call_function":
+            del stack[last]
+        node.meta["nn_module_stack"] = stack
 
 
 def _config(precision: Precision) -> Any:

@@ -2,7 +2,8 @@
 
 Dynamic INT8 packs the weights for PyTorch's quantized linear operator (fbgemm/oneDNN); they are stored as int8, so the
 file shrinks as well. Weight-only INT8 and INT4 are stored as codes and decoded at every call, which saves memory and
-disk, not time. Left out: static INT8, which eager mode would need rewritten modules for; the compiled backend has it.
+disk, not time. A `ScaledLinear` keeps the scale of its input. Left out: static INT8, which eager mode would need
+rewritten modules for; the compiled backend has it.
 """
 
 from __future__ import annotations
@@ -208,6 +209,10 @@ def _int8_linear(tensors: dict[str, torch.Tensor], name: str) -> torch.nn.Module
     packed = torch._make_per_channel_quantized_tensor(weights, scales.double(), zeros, 0)
     layer = dynamic.Linear(weights.shape[1], weights.shape[0], bias_=bias is not None, dtype=torch.qint8)
     layer.set_weight_bias(packed, bias)
+    scale = tensors.pop(name + ".input_scale", None)
+    if scale is not None:
+        layer.register_buffer("input_scale", scale)
+        layer.register_forward_pre_hook(lambda part, args: (args[0] * part.input_scale,))
     return layer
 
 

@@ -49,7 +49,8 @@ def build(folder: Path) -> torch.nn.Module:
 
     structure = json.loads((folder / STRUCTURE).read_text(encoding="utf-8"))
     module = _skeleton(structure, folder, "cpu")
-    kinds = {"linear": torch.nn.Linear, "scaled": ScaledLinear, "factored": Factored}
+    # A factor of a layer may be scaled, so factors come first.
+    kinds = {"linear": torch.nn.Linear, "factored": Factored, "scaled": ScaledLinear}
     for key, kind in kinds.items():
         for name, shape in structure.get(key, {}).items():
             replace(module, name, kind(*shape))
@@ -147,10 +148,10 @@ def _difference(module: torch.nn.Module, fresh: torch.nn.Module) -> dict[str, An
         other = theirs.get(name)
         if isinstance(child, Factored):
             found["factored"][name] = child.shape
-        elif any(name.startswith(f"{whole}.") for whole in found["factored"]):
-            continue
         elif isinstance(child, ScaledLinear):
             found["scaled"][name] = _shape(child)
+        elif any(name.startswith(f"{whole}.") for whole in found["factored"]):
+            continue
         elif isinstance(child, torch.nn.Linear) and _shape(child) != _shape(other):
             found["linear"][name] = _shape(child)
         elif other is not None and (changed := _changed(child, other)):

@@ -85,7 +85,7 @@ def build(folder, structure):
     kind = getattr(transformers, structure["class"])
     config = kind.config_class.from_pretrained(folder)
     module = kind._from_config(config, attn_implementation=structure["attention"], dtype=torch.float32)
-    for key, part in {"linear": torch.nn.Linear, "scaled": ScaledLinear, "factored": Factored}.items():
+    for key, part in {"linear": torch.nn.Linear, "factored": Factored, "scaled": ScaledLinear}.items():
         for name, shape in structure[key].items():
             replace(module, name, part(*shape))
     for name, values in structure["attributes"].items():
@@ -108,4 +108,8 @@ def int8_linear(tensors, name):
     packed = torch._make_per_channel_quantized_tensor(weights, scales.double(), zeros, 0)
     layer = dynamic.Linear(weights.shape[1], weights.shape[0], bias_=bias is not None, dtype=torch.qint8)
     layer.set_weight_bias(packed, bias)
+    scale = tensors.pop(name + ".input_scale", None)
+    if scale is not None:
+        layer.register_buffer("input_scale", scale)
+        layer.register_forward_pre_hook(lambda part, args: (args[0] * part.input_scale,))
     return layer

@@ -12,7 +12,7 @@ import numpy as np
 
 from workbench.draft import Draft
 from workbench.errors import DataError, Refused
-from workbench.int8 import STEPS, TOP, Range, scale_zero, weight_scales
+from workbench.int8 import EPS, STEPS, TOP, Range, scale_zero
 
 if TYPE_CHECKING:
     import torch
@@ -140,8 +140,9 @@ def quantized_weight(weight: torch.Tensor, per_channel: bool) -> torch.Tensor:
     """A weight of shape (out, in) quantized and dequantized; its gradient passes straight through."""
     import torch
 
-    scales = torch.from_numpy(weight_scales(weight.detach().float().cpu().numpy(), per_channel)).to(weight.device)
-    scales = scales.expand(len(weight)).contiguous()
+    tops = weight.detach().abs().float()
+    # As `workbench.int8.weight_scales`, where the tensor is.
+    scales = ((tops.amax(dim=1) if per_channel else tops.max().expand(len(weight))) / TOP).clamp(min=EPS).contiguous()
     zeros = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
     return torch.fake_quantize_per_channel_affine(weight.float(), scales, zeros, 0, -TOP, TOP)
 
