@@ -72,6 +72,7 @@ class OnnxRuntime(Backend):
         """Export, quantize, and check that every planned layer runs as planned."""
         import onnx
 
+        missing_grids(draft)
         folder.mkdir(parents=True, exist_ok=True)
         if draft.module is None:
             model = onnx.load(str(draft.onnx))
@@ -83,7 +84,6 @@ class OnnxRuntime(Backend):
         chosen = draft.plan.quantization()
         coded = [*draft.plan.of("int8_weight"), *draft.plan.of("int4_weight")]
         if coded:
-            missing_grids(draft)
             _nbits.pack(model, draft.grids, coded)
         if chosen and not coded:
             with quiet(), tempfile.TemporaryDirectory(dir=folder) as scratch:
