@@ -119,12 +119,12 @@ class Compiled(Backend):
 
         module = require_module(draft, self)
         base = one_float(draft.plan, self.title)
+        missing_grids(draft)
         macs = layer_macs(draft, self.sequence)
         chosen = draft.plan.quantization()
         weights = [*draft.plan.of("int8_weight"), *draft.plan.of("int4_weight")]
         if chosen and base != "fp32" and not weights:
             raise Refused("PT2E quantizes FP32 modules.", do="leave the rest of the model in FP32")
-        missing_grids(draft)
         torch.set_num_threads(threads(self.threads))
         with quiet(), torch.no_grad():
             own = copy.deepcopy(module).to(self.device, getattr(torch, _DTYPES[base]))

@@ -79,6 +79,7 @@ class OnnxRuntime(Backend):
         """Export, quantize, and check that every planned layer runs as planned."""
         import onnx
 
+        missing_grids(draft)
         folder.mkdir(parents=True, exist_ok=True)
         if draft.module is None:
             model = onnx.load(str(draft.onnx))
@@ -90,7 +91,6 @@ class OnnxRuntime(Backend):
         chosen, ranges = draft.plan.quantization(), known_ranges(draft.plan)
         coded = [*draft.plan.of("int8_weight"), *draft.plan.of("int4_weight")]
         if coded:
-            missing_grids(draft)
             _nbits.pack(model, draft.grids, coded)
         elif ranges and chosen:
             insert(model.graph, [n for n in linear_nodes(model.graph) if n.name in ranges], ranges, chosen.per_channel)

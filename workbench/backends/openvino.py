@@ -89,6 +89,7 @@ class OpenVINO(Backend):
         base = one_float(draft.plan, self.title)
         if base not in _HINTS:
             raise Refused(self.unable[base])
+        missing_grids(draft)
         folder.mkdir(parents=True, exist_ok=True)
         with quiet():
             model = _convert(draft) if draft.module is not None else openvino.Core().read_model(str(draft.onnx))
@@ -99,7 +100,6 @@ class OpenVINO(Backend):
             coded = [*draft.plan.of("int8_weight"), *draft.plan.of("int4_weight")]
             ranges = known_ranges(draft.plan)
             if coded:
-                missing_grids(draft)
                 _decompression.pack(model, draft.grids, {name: layers[name] for name in coded})
             elif chosen and ranges:
                 insert(model, layers, ranges, chosen.per_channel)
