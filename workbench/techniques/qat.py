@@ -1,8 +1,8 @@
 """Quantization-aware training: the module trained with its layers on the INT8 grid, and the ranges with it.
 
 Rounding passes the gradient straight through. A range moves by its own gradient: what it clips pulls at the end that
-clips it (as in PACT), what it rounds at its step (LSQ). It begins as a calibrator finds it, and the one that was learned
-is the one that is lowered. Weights are quantized with the scales that their largest values give at every step, which is
+clips it (as in PACT), what it rounds at its step (LSQ). It begins as a calibrator finds it, and what was learned is
+lowered. Weights are quantized with the scales that their largest values give at every step, which is
 how they are lowered. Left out: learned scales of weights, other widths than 8 bits, folding of norms.
 """
 
