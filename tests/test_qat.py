@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import logits, onnx_draft, tiny_draft, tiny_module
-from workbench.techniques.prune_magnitude import PruneMagnitude
 
 from workbench import compress, int8
 from workbench.errors import Refused
@@ -19,6 +18,7 @@ from workbench.registry import find
 from workbench.techniques._calibrate import find_ranges
 from workbench.techniques.base import train_together
 from workbench.techniques.distil import Distil
+from workbench.techniques.prune import Prune
 from workbench.techniques.qat import Qat, on_learned_grid
 from workbench.techniques.smooth_quant import SmoothQuant
 
@@ -146,7 +146,7 @@ def test_training_on_the_grid_brings_the_quantized_model_nearer_to_its_teacher()
 
 
 def test_masked_weights_stay_zero() -> None:
-    draft = PruneMagnitude(sparsity=0.5).apply(tiny_draft(examples=8, num_hidden_layers=2))
+    draft = Prune(sparsity=0.5).apply(tiny_draft(examples=8, num_hidden_layers=2))
     name = "bert.encoder.layer.0.output.dense"
     draft.masks[name] = draft.module.get_submodule(name).weight == 0
     Qat(**SHORT).apply(draft)

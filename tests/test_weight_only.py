@@ -9,7 +9,6 @@ import pytest
 import torch
 from tiny_lm import tiny_llama
 from tiny_models import as_draft, logits, tiny_draft
-from workbench.techniques.prune_magnitude import PruneMagnitude
 
 from workbench.draft import Draft
 from workbench.errors import DataError, Refused
@@ -18,6 +17,7 @@ from workbench.modules import ScaledLinear
 from workbench.recipe import Recipe
 from workbench.registry import find
 from workbench.techniques._weight_only import Inputs, WeightOnly, output_error, round_to_nearest, stages
+from workbench.techniques.prune import Prune
 from workbench.techniques.weight_awq import WeightAwq, column_scale, search
 from workbench.techniques.weight_gptq import WeightGptq, gptq
 from workbench.techniques.weight_hqq import WeightHqq, hqq, norm_error, optimized_zeros
@@ -92,7 +92,7 @@ def test_zeros_stay_zeros_and_empty_groups_are_no_harm():
 
 
 def test_masked_weights_stay_zero():
-    draft = WeightRtn().apply(PruneMagnitude(sparsity=0.5).apply(tiny_draft()))
+    draft = WeightRtn().apply(Prune(sparsity=0.5).apply(tiny_draft()))
     for name, grid in draft.grids.items():
         assert (grid.weight()[draft.module.get_submodule(name).weight == 0] == 0).all()
 

@@ -26,8 +26,8 @@ WORKLOAD = "threads=2, batch=1, sequence=128"
 FIXED = f"OpenVINO({WORKLOAD}, shapes='fixed')"
 
 DROP = "DropLayers(count=2)"
-NARROW = "PruneStructured(budget=0.6, samples=2048)"
-TEACH = "Distil(minutes=45.0, batch_size=32, learning_rate=2e-4)"
+NARROW = "PruneStructured(budget=0.45, samples=2048)"
+TEACH = "Distil(minutes=48.0, learning_rate=3e-4)"
 INT8 = "StaticInt8()"
 
 #: Every default that people would reach for first, then the stack step by step.
