@@ -234,7 +234,7 @@ def test_runs_on_the_runtimes_with_every_layer_in_the_precision_planned(name: st
     draft = LowRank(budget=0.7).apply(tiny_draft(examples=20, **WIDE))
     draft.pad = {"input_ids": 0, "attention_mask": 0}
     if kind != "fp32":
-        draft.plan.layers.update(dict.fromkeys(draft.quantizable(), Precision(kind, samples=4)))
+        draft.plan.layers.update(dict.fromkeys(draft.quantizable(), Precision(kind, samples=20)))
     backend = find("backends", name).make(threads=1, sequence=16)  # type: ignore[attr-defined]
     backend.lower(draft, tmp_path)
     runner = backend.load(tmp_path)
@@ -242,9 +242,12 @@ def test_runs_on_the_runtimes_with_every_layer_in_the_precision_planned(name: st
     assert set(effect.layers) == set(draft.quantizable())
     assert any(layer.endswith(".down") for layer in effect.layers)
     assert set(effect.layers.values()) == {kind.split("_")[0]}
-    tokens = np.arange(3, 19).reshape(2, 8)
-    given = runner({"input_ids": tokens, "attention_mask": np.ones_like(tokens)})
-    wanted = logits(draft.module).numpy()
+    # Examples of the calibration: INT8 has seen their ranges.
+    tokens = np.array([draft.data.training()[0][row]["input_ids"] for row in (5, 11, 17)])
+    batch = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
+    with torch.no_grad():
+        wanted = draft.module(**{name: torch.from_numpy(array) for name, array in batch.items()}).logits.numpy()
+    given = runner(batch)
     assert np.abs(given - wanted).max() <= (1e-3 if kind == "fp32" else 0.35) * np.ptp(wanted) + 1e-4
     runner.close()
 

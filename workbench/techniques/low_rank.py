@@ -20,6 +20,8 @@ from workbench.techniques._observe import batches, see_inputs
 from workbench.techniques._sparse import upright
 from workbench.techniques.base import Technique
 
+#: A layer with a smaller share of the MACs, such as the classifier, has nothing to save.
+_WORTH = 1e-3
 #: The least variance of the inputs in any direction, as a share of the mean one.
 _LEAST = 1e-6
 
@@ -31,8 +33,9 @@ class LowRank(Technique):
     compression", ICLR 2025, arXiv:2403.07378 (whitening by the inputs' covariance, after Z. Yuan et al., "ASVD",
     arXiv:2312.05821). Cost: one forward pass over the calibration examples and two decompositions of each layer, a
     minute on two cores; eight bytes for each pair of inputs of a layer. Helps where layers are wide and what they take
-    lies near a smaller space: of the 784 right answers of MiniLM-L6 on SST-2, 778 are left at 0.9 of the MACs and 758
-    at 0.6, and `distil` can follow. A product of two layers is two calls, which a short sequence feels.
+    lies near a smaller space: of the 784 right answers of MiniLM-L6 on SST-2, equal shares leave 783 at 0.74 of the
+    MACs and 773 at 0.58 (the global search, whose sum of losses spares most layers and cuts few of them deep, leaves
+    762 at 0.75); `distil` can follow. A product of two layers is two calls, which a short sequence feels.
     """
 
     name = "low_rank"
@@ -50,9 +53,9 @@ class LowRank(Technique):
         help="the product nearest to what the layer gives on calibration examples, or nearest to its weight",
     )
     allot: str = knob(
-        "global",
-        choices=("global", "uniform"),
-        help="ranks that lose least over all layers together, or the same share of every layer",
+        "uniform",
+        choices=("uniform", "global"),
+        help="the same share of every layer, or ranks that lose least over all layers together",
     )
     multiple: int = knob(16, low=1, high=512, help="ranks are rounded to this, which kernels like")
     samples: int = knob(256, low=1, high=100_000, unit="examples", help="training examples to look at (activation)")
@@ -60,7 +63,7 @@ class LowRank(Technique):
     @property
     def note(self) -> str:
         """What to expect of it alone."""
-        return "" if self.budget >= 0.9 else "below 0.9 without training afterwards it costs points: add distil"
+        return "" if self.budget >= 0.7 else "below 0.7 without training afterwards it costs points: add distil"
 
     def fits(self, facts: ModelFacts) -> str | None:
         """None, or the reason: no module, or no linear layer."""
@@ -81,7 +84,7 @@ class LowRank(Technique):
         if draft.module is None:
             raise Refused(self.fits(draft.facts) or f"{self.name} needs a PyTorch module")
         macs = _macs(draft)
-        names = [name for name in divisible(draft) if macs[name]]
+        names = [name for name in divisible(draft) if macs[name] >= _WORTH * sum(macs.values())]
         if not names:
             raise Refused(
                 f"{self.name} has no layer left to factor: every one is kept.",
@@ -166,11 +169,10 @@ def factors(weight: Any, rank: int, root: Any = None) -> tuple[Any, Any]:
     """
     import torch
 
-    u, s, v = torch.linalg.svd(weight if root is None else weight @ root, full_matrices=False)
-    half = s[:rank].sqrt()
-    up, down = u[:, :rank] * half, half[:, None] * v[:rank]
-    if root is not None:
-        down = torch.linalg.solve(root, down, left=False)
+    u, s, _ = torch.linalg.svd(weight if root is None else weight @ root, full_matrices=False)
+    half = s[:rank].clamp(min=torch.finfo(s.dtype).tiny).sqrt()
+    # S cancels: its inverse times the right singular vectors are the left ones times the weight.
+    up, down = u[:, :rank] * half, (u[:, :rank].T @ weight) / half[:, None]
     return up, down
 
 
