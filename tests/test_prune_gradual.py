@@ -255,7 +255,7 @@ def test_dropout_is_used_only_where_both_want_it() -> None:
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
     score: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workbench.training._KEEP_EVERY", 0.0)
+    monkeypatch.setattr("workbench.checkpoint.KEEP_EVERY", 0.0)
     technique = PruneGradual(score=score, sparsity=0.6, **SHORT)
     whole = technique.apply(draft())
 

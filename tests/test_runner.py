@@ -53,6 +53,22 @@ def test_same_recipe_is_not_run_twice(tmp_path: Path) -> None:
     assert study.run(Recipe(Spoil(count=3), backend=Fake())).number == 3
 
 
+def test_a_recipe_that_an_ending_runner_missed_is_run_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(tmp_path / "s", FakeTask())
+    spawn, spawned = study._spawn, []
+
+    def missing_the_first() -> None:
+        spawned.append(time.time())
+        if len(spawned) > 1:
+            spawn()
+
+    monkeypatch.setattr(study, "_spawn", missing_the_first)
+    assert study.run(Recipe(Spoil(count=3), backend=Fake())).measurement.correct == 37
+    assert len(spawned) == 2
+
+
 def test_failures_become_trials_with_a_reason_and_the_sweep_goes_on(tmp_path: Path) -> None:
     study = Study(tmp_path / "s", FakeTask())
     space = Space(Open("trouble", what=Choice("raise", "exit", "hang", "segfault", "nan")), backends=[Open("fake")])

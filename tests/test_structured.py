@@ -14,16 +14,8 @@ from torch import nn
 from workbench.anatomy import layout
 from workbench.errors import Refused
 from workbench.techniques._masks import Costs, block_macs, rearrange, rounded, search
-from workbench.techniques.prune_structured import (
-    PruneStructured,
-    cut_inputs,
-    cut_outputs,
-    latencies,
-    magnitudes,
-    mask_gradients,
-    refit,
-    shrink,
-)
+from workbench.techniques._shrink import cut_inputs, cut_outputs, refit, shrink
+from workbench.techniques.prune_structured import PruneStructured, latencies, magnitudes, mask_gradients
 
 random = np.random.default_rng(0)
 

@@ -104,7 +104,7 @@ def test_parts_are_asked_in_turn_and_their_losses_added() -> None:
 
 
 def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workbench.training._KEEP_EVERY", 0.0)
+    monkeypatch.setattr("workbench.checkpoint.KEEP_EVERY", 0.0)
     whole = draft()
     train(whole, [], SHORT)
 
@@ -132,7 +132,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path: Any, monkeypatc
 
 
 def test_a_run_with_another_pace_starts_anew(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workbench.training._KEEP_EVERY", 0.0)
+    monkeypatch.setattr("workbench.checkpoint.KEEP_EVERY", 0.0)
 
     class Cut(Part):
         def before(self, run: Any) -> None:

@@ -214,9 +214,12 @@ class Study:
 
         Raises `Refused` (before any work) and `TrialError` with the reason where it failed.
         """
-        found = self._store.find(recipe)
-        if found is None or not found.finished:
+        if (found := self._store.find(recipe)) is None or not found.finished:
+            self._store.set(f"refused:{recipe.id}", None)
             self._store.set(f"queue:{uuid.uuid4().hex[:12]}", {"recipe": recipe.to_json()})
+        for _ in range(3):  # A runner that is about to end may not see the order any more; then another one does.
+            if (found and found.finished) or self._store.get(f"refused:{recipe.id}"):
+                break
             if self.status().state not in ("running", "stopping"):
                 self._spawn()
             self.wait(lambda: (t := self._store.find(recipe)) is not None and t.finished)
@@ -347,13 +350,8 @@ class Study:
         before = {owner.id for owner in self._runners()}
         log = self.folder / "logs" / "runner.log"
         log.parent.mkdir(exist_ok=True)
-        command = [
-            sys.executable,
-            "-m",
-            "workbench.running.runner",
-            str(self.folder),
-            *([self._url] if self._url else []),
-        ]
+        url = [self._url] if self._url else []
+        command = [sys.executable, "-m", "workbench.running.runner", str(self.folder), *url]
         with log.open("ab") as output:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True

@@ -13,10 +13,7 @@ data (the splits that are measured must not be looked at), and optimizers other 
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.checkpoint import Checkpoint
 from workbench.draft import Draft, Example
 from workbench.errors import DataError, Refused, UserError
 
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
 #: Batches that are sorted by length together; more save padding, fewer keep the order more random.
 _POOL = 32
-_KEEP_EVERY = 60.0
 
 
 @dataclass(frozen=True)
@@ -268,7 +265,7 @@ def _loop(run: Run, parts: Sequence[Part]) -> None:
     tensors = [*(p for p in run.module.parameters() if p.requires_grad), *extra]
     inner = torch.optim.AdamW(_groups(tensors, pace), lr=pace.learning_rate, betas=(0.9, 0.98), fused=True)
     module, optimizer = accelerator.prepare(run.module, inner)
-    keeper = _Keeper(run, parts, inner)
+    keeper = Checkpoint(run, parts, inner)
     keeper.restore()
     order = batches([len(next(iter(e.values()))) for e in run.examples], pace.batch, pace.seed)
     order = itertools.islice(order, run.step * pace.accumulate, None)
@@ -360,72 +357,3 @@ def _mask(draft: Draft) -> None:
         for name, mask in draft.masks.items():
             weight = draft.module.get_submodule(name).weight
             weight.masked_fill_(mask.to(weight.device), 0.0)
-
-
-class _Keeper:
-    """The state of a run on disk: the tensors as safetensors, the counters as JSON, renamed into place as one."""
-
-    def __init__(self, run: Run, parts: Sequence[Part], optimizer: Any) -> None:
-        self._run, self._parts, self._optimizer = run, parts, optimizer
-        folder = run.draft.work.folder
-        self._folder = folder / "training" if folder else None
-        self._last = time.perf_counter()
-
-    def keep(self) -> None:
-        """Write, where the last time is a minute ago."""
-        if self._folder is None or time.perf_counter() - self._last < _KEEP_EVERY:
-            return
-        from safetensors.torch import save_file
-
-        partial = self._folder.with_name(f"{self._folder.name}.partial-{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file(
-            {name: t.detach().contiguous().clone() for name, t in self._tensors().items()},
-            partial / "state.safetensors",
-        )
-        run = self._run
-        counters = {"step": run.step, "seconds": run.seconds, "losses": run.losses[-50:], "pace": asdict(run.pace)}
-        (partial / "state.json").write_text(json.dumps(counters), encoding="utf-8")
-        shutil.rmtree(self._folder, ignore_errors=True)
-        partial.rename(self._folder)
-        self._last = time.perf_counter()
-
-    def restore(self) -> None:
-        """Take up what an interrupted run of the same pace left, if anything."""
-        import torch
-        from safetensors.torch import load_file
-
-        path = self._folder / "state.json" if self._folder else None
-        if path is None or not path.is_file():
-            return
-        counters = json.loads(path.read_text(encoding="utf-8"))
-        if counters["pace"] != asdict(self._run.pace):
-            return
-        run = self._run
-        run.step, run.seconds, run.losses = counters["step"], counters["seconds"], counters["losses"]
-        # The optimizer makes its state at the first step; made here, it can be filled.
-        for group in self._optimizer.param_groups:
-            for tensor in group["params"]:
-                zeros = {"exp_avg": torch.zeros_like(tensor), "exp_avg_sq": torch.zeros_like(tensor)}
-                self._optimizer.state[tensor] = {"step": torch.tensor(float(run.step)), **zeros}
-        stored = load_file(path.with_name("state.safetensors"))
-        with torch.no_grad():
-            for name, tensor in self._tensors().items():
-                tensor.copy_(stored[name])
-
-    def forget(self) -> None:
-        """The run is over: what it left is of no use any more."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _tensors(self) -> dict[str, Any]:
-        found = {f"module.{name}": t for name, t in self._run.module.named_parameters()}
-        found |= {f"buffer.{name}": t for name, t in self._run.module.named_buffers()}
-        for i, part in enumerate(self._parts):
-            found |= {f"part.{i}.extra.{j}": t for j, t in enumerate(part.parameters())}
-            found |= {f"part.{i}.state.{key}": t for key, t in part.state().items()}
-        params = [t for group in self._optimizer.param_groups for t in group["params"]]
-        for i, tensor in enumerate(params):
-            found |= {f"optimizer.{i}.{key}": value for key, value in self._optimizer.state.get(tensor, {}).items()}
-        return found
