@@ -24,6 +24,7 @@ STRUCTURE, WEIGHTS = "structure.json", "model.safetensors"
 
 def save_structure(module: torch.nn.Module, factory: str | None, folder: Path) -> None:
     """Write what `build` needs into `folder`. Raises `Refused` for a module that nothing here can describe."""
+    folder.mkdir(parents=True, exist_ok=True)
     structure: dict[str, Any] = {"factory": None, "class": None, "attention": None}
     if _hugging_face(module):
         structure["class"] = type(module).__name__
