@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,10 +21,13 @@ from workbench.backends.base import collate
 from workbench.draft import Draft, Grid, Precision
 from workbench.errors import Refused
 from workbench.loading.structure import replace
+from workbench.measure.accuracy import drop
 from workbench.modules import PackedLinear, ScaledLinear, packed
 from workbench.registry import find
+from workbench.tasks.base import make_task
 from workbench.techniques._weight_only import round_to_nearest
 from workbench.techniques.weight_awq import WeightAwq
+from workbench.techniques.weight_gptq import WeightGptq
 from workbench.techniques.weight_hqq import hqq
 from workbench.techniques.weight_rtn import WeightRtn
 
@@ -82,7 +86,10 @@ def batch_of() -> dict[str, np.ndarray]:
 
 
 def lowered(name: str, draft: Draft, folder: Path) -> Any:
-    backend = find("backends", name).make(threads=1, sequence=16)
+    return lowered_at(find("backends", name).make(threads=1, sequence=16), draft, folder)
+
+
+def lowered_at(backend: Any, draft: Draft, folder: Path) -> Any:
     backend.lower(draft, folder)
     return backend.load(folder)
 
@@ -195,3 +202,38 @@ def test_onnxruntime_refuses_what_its_operator_cannot_hold():
     grid = round_to_nearest(weight, 8, 32, False)
     with pytest.raises(Refused, match="fractions"):
         _nbits.packed(Grid(8, 32, grid.codes, grid.scales, grid.zeros + 0.25), "layer")
+
+
+# -- real models -------------------------------------------------------------------------------------------------------
+
+
+def real() -> Path:
+    assets = os.environ.get("WORKBENCH_ASSETS")
+    if not assets:
+        pytest.skip("WORKBENCH_ASSETS is not set")
+    return Path(assets)
+
+
+@pytest.mark.slow
+def test_gptq_is_no_worse_than_rounding_on_stories260k(tmp_path):
+    real()
+    from benchmarks.weight_only import answers, stories
+
+    task, backend = stories(tmp_path)["TinyStories"], find("backends", "eager")(threads=1, sequence=512)
+    found = {}
+    for technique in (WeightRtn(bits=4), WeightGptq(bits=4, samples=60)):
+        draft = technique.apply(task.draft())
+        found[technique.name] = answers(lowered_at(backend, draft, tmp_path / technique.name), backend, task)
+    assert drop(found["weight_rtn"], found["weight_gptq"], "perplexity").value <= 0
+
+
+@pytest.mark.slow
+def test_an_encoder_keeps_its_accuracy_at_8_bits_and_most_of_it_at_4(tmp_path):
+    root = real()
+    task = make_task(root / "models" / "minilm-l6-sst2", root / "data" / "sst2", text="sentence")
+    backend = find("backends", "eager")(threads=1, batch=32)
+    for technique, least in ((WeightRtn(bits=8), 781), (WeightGptq(bits=4, group_size=32, samples=60), 770)):
+        draft = technique.apply(task.draft())
+        runner = lowered_at(backend, draft, tmp_path / technique.name)
+        batches = backend.batches(task.encoded("select"), task.pad())
+        assert task.outcomes("select", ((batch, runner(batch)) for batch in batches)).correct >= least

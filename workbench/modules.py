@@ -76,21 +76,20 @@ class PackedLinear(nn.Module):
 
     def weight(self) -> torch.Tensor:
         """The decoded weight, float32 of shape (out, in)."""
-        codes: Any = self.codes
+        codes, scales, zeros = (getattr(self, name) for name in ("codes", "scales", "zeros"))
+        # Everything is looked up column by column: of a decoded matrix that is cut to its width, inductor (torch 2.13)
+        # compiles code that reads it as if it were not.
+        column = torch.arange(self.in_features, device=codes.device)
         if self.bits == 4:
-            codes = torch.stack((codes & 15, codes >> 4), dim=-1).flatten(1)[:, : self.in_features]
-        zeros = 2.0 ** (self.bits - 1) if self.zeros is None else self._spread(self.zeros)
-        return (codes.float() - zeros) * self._spread(self.scales)
+            codes = (codes[:, column // 2] >> (column % 2 * 4).to(torch.uint8)) & 15
+        place = column // self.group
+        middle = 2.0 ** (self.bits - 1) if zeros is None else zeros[:, place].float()
+        return (codes.float() - middle) * scales[:, place]
 
     def stored(self) -> int:
         """How many numbers it holds, two codes in a byte counted as two."""
         floats = (self.scales, self.zeros, self.bias, self.input_scale)
         return self.in_features * self.out_features + sum(t.numel() for t in floats if t is not None)
-
-    def _spread(self, values: Any) -> torch.Tensor:
-        """One value for each input from one for each group."""
-        wide = values.float()[:, :, None].expand(-1, -1, self.group).flatten(1)
-        return wide[:, : self.in_features]
 
 
 def packed(child: Any, grid: Any) -> tuple[PackedLinear, dict[str, Any]]:
