@@ -3,7 +3,8 @@
 The artifact is an AOTInductor package: machine code with its weights in one file, which runs without the original
 model, without a compiler and without Python in the loop, and is faster than the same model under `torch.compile`.
 Weights are frozen, so that they are laid out for the kernels beforehand. Static INT8 is torchao's PT2E flow with the
-X86 quantizer. Left out: `max-autotune`, regional compilation, and packages for a machine other than this one.
+X86 quantizer; the rest of such a model may be BF16, with single layers in FP32. Left out: `max-autotune`, regional
+compilation, and packages for a machine other than this one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from workbench.backends._lowering import (
     threads,
     write_settings,
 )
-from workbench.backends._pt2e import quantize
+from workbench.backends._pt2e import mix_bf16, quantize
 from workbench.backends.base import Backend, Effect, Runner, require_module
 from workbench.draft import Batch, Draft, ModelFacts
 from workbench.errors import Refused
@@ -98,14 +99,18 @@ class Compiled(Backend):
         import torch
 
         module = require_module(draft, self)
-        base = one_float(draft.plan, self.title)
+        chosen, base = draft.plan.quantization(), draft.plan.base
+        mixed = chosen is not None and base == "bf16"
+        # PT2E quantizes an FP32 module; where its rest is to be BF16, single layers may stay as they are.
+        islands = set(draft.plan.of("fp32")) if mixed else set()
+        if not mixed:
+            one_float(draft.plan, self.title)
         macs = layer_macs(draft, self.sequence)
-        chosen = draft.plan.quantization()
-        if chosen and base != "fp32":
-            raise Refused("PT2E quantizes FP32 modules.", do="leave the rest of the model in FP32")
+        if chosen and base == "fp16":
+            raise Refused("PT2E quantizes FP32 modules.", do="leave the rest of the model in FP32 or BF16")
         torch.set_num_threads(threads(self.threads))
         with quiet(), torch.no_grad():
-            own = copy.deepcopy(module).to(self.device, getattr(torch, _DTYPES[base]))
+            own = copy.deepcopy(module).to(self.device, torch.float32 if mixed else getattr(torch, _DTYPES[base]))
             program = self._export(positional(own, draft.inputs), draft)
             int8: list[str] = []
             if chosen:
@@ -113,10 +118,13 @@ class Compiled(Backend):
                 samples = 1 if known_ranges(draft.plan) else chosen.samples
                 batches = calibration(draft, samples, self.sequence, fixed=shape)
                 graph, int8 = quantize(program, draft, batches)
+                if mixed:
+                    mix_bf16(graph, islands)
                 program = self._export(graph, draft)
             folder.mkdir(parents=True, exist_ok=True)
             _compile(program, folder / MODEL)
-        layers = {name: "int8" if name in int8 else base for name in macs}
+        floats = dict.fromkeys(macs, base) | dict.fromkeys(islands, "fp32")
+        layers = {name: "int8" if name in int8 else floats[name] for name in macs}
         settings = {"inputs": list(draft.inputs), "pad": draft.pad, "layers": layers, "macs": macs}
         write_settings(folder, **settings, parameters=_stored(program))
         honoured(draft.plan, self.load(folder).effect().layers, self)
