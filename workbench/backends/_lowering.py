@@ -60,7 +60,8 @@ def one_float(plan: Plan, title: str) -> str:
         raise Refused(
             f"{title} runs all layers that are not quantized in one float precision, and the plan mixes "
             f"{', '.join(sorted(floats | {plan.base}))}.",
-            do="use one float precision for the whole model",
+            do="use one float precision for the whole model (mixed_precision: raise bf16_limit), or PyTorch compiled, "
+            "which mixes them beside INT8",
         )
     return plan.base
 

@@ -45,6 +45,42 @@ def quantize(
     return converted, quantized_layers(converted)
 
 
+def mix_bf16(graph: torch.fx.GraphModule, names: set[str]) -> None:
+    """Let matrix products of a converted graph run in BF16, in place; linear layers in `names` stay in FP32.
+
+    What autocast does, written into the graph, where it survives the export: inputs are cast to BF16, results back to
+    FP32. Inductor fuses the casts and takes "dequantize, cast, multiply" for its INT8 kernel with BF16 results.
+    """
+    import torch
+
+    # Not aten.to: the export writes a check of the type before it, and a second reader hides the pattern from inductor.
+    aten, cast = torch.ops.aten, torch.ops.prims.convert_element_type.default
+    products = (aten.linear.default, aten.matmul.default, aten.bmm.default, aten.addmm.default)
+    for node in list(graph.graph.nodes):
+        if node.target not in (*products, aten.scaled_dot_product_attention.default) or _layer(node) in names:
+            continue
+        with graph.graph.inserting_before(node):
+            for source in [source for source in node.all_input_nodes if _is_float(source)]:
+                node.replace_input_with(source, graph.graph.call_function(cast, (source, torch.bfloat16)))
+        with graph.graph.inserting_after(node):
+            back = graph.graph.call_function(cast, (node, torch.float32))
+        node.replace_all_uses_with(back, delete_user_cb=lambda user, back=back: user is not back)
+    graph.recompile()
+
+
+def _is_float(node: Any) -> bool:
+    """Whether a node gives float32; what PT2E dequantizes carries no type, and is."""
+    import torch
+
+    value = node.meta.get("val")
+    return "dequantize" in str(node.target) or getattr(value, "dtype", None) == torch.float32
+
+
+def _layer(node: Any) -> str:
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]).removeprefix(_PREFIX) if stack else ""
+
+
 def quantized_layers(graph: torch.fx.GraphModule) -> list[str]:
     """Layers whose linear node takes a dequantized input and a dequantized weight."""
     names = []

@@ -3,9 +3,9 @@
 The artifact is an AOTInductor package: machine code with its weights in one file, which runs without the original
 model, without a compiler and without Python in the loop, and is faster than the same model under `torch.compile`.
 Weights are frozen, so that they are laid out for the kernels beforehand. Static INT8 is torchao's PT2E flow with the
-X86 quantizer. Weight-only INT8 and INT4 are not frozen, which would decode them for good: the compiled code decodes
-them at every call, which saves memory and disk, not time. Left out: regional compilation, and packages for a machine
-other than this one.
+X86 quantizer; the rest of such a model may be BF16, with single layers in FP32. Weight-only INT8 and INT4 are not
+frozen, which would decode them for good: the compiled code decodes them at every call, which saves memory and disk, not
+time. Left out: regional compilation, and packages for a machine other than this one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from workbench.backends._lowering import (
     threads,
     write_settings,
 )
-from workbench.backends._pt2e import quantize
+from workbench.backends._pt2e import mix_bf16, quantize
 from workbench.backends.base import Backend, Effect, Runner, require_module
 from workbench.draft import Batch, Draft, ModelFacts
 from workbench.errors import Refused
@@ -118,16 +118,20 @@ class Compiled(Backend):
         from workbench.modules import packed
 
         module = require_module(draft, self)
-        base = one_float(draft.plan, self.title)
         missing_grids(draft)
         macs = layer_macs(draft, self.sequence)
-        chosen = draft.plan.quantization()
+        chosen, base = draft.plan.quantization(), draft.plan.base
         weights = [*draft.plan.of("int8_weight"), *draft.plan.of("int4_weight")]
-        if chosen and base != "fp32" and not weights:
-            raise Refused("PT2E quantizes FP32 modules.", do="leave the rest of the model in FP32")
+        mixed = chosen is not None and not weights and base == "bf16"
+        # PT2E quantizes an FP32 module; where its rest is to be BF16, single layers may stay as they are.
+        islands = set(draft.plan.of("fp32")) if mixed else set()
+        if not mixed:
+            one_float(draft.plan, self.title)
+        if chosen and not weights and base == "fp16":
+            raise Refused("PT2E quantizes FP32 modules.", do="leave the rest of the model in FP32 or BF16")
         torch.set_num_threads(threads(self.threads))
         with quiet(), torch.no_grad():
-            own = copy.deepcopy(module).to(self.device, getattr(torch, _DTYPES[base]))
+            own = copy.deepcopy(module).to(self.device, torch.float32 if mixed else getattr(torch, _DTYPES[base]))
             for name in weights:
                 replace(own, name, packed(own.get_submodule(name), draft.grids[name])[0])
             program = self._export(positional(own, draft.inputs), draft)
@@ -137,10 +141,13 @@ class Compiled(Backend):
                 samples = 1 if known_ranges(draft.plan) else chosen.samples
                 batches = calibration(draft, samples, self.sequence, fixed=shape)
                 graph, int8 = quantize(program, draft, batches)
+                if mixed:
+                    mix_bf16(graph, islands)
                 program = self._export(graph, draft)
             folder.mkdir(parents=True, exist_ok=True)
             _compile(program, folder / MODEL, freezing=not weights, autotune=self.autotune)
-        layers = {name: "int8" if name in int8 else base for name in macs}
+        floats = dict.fromkeys(macs, base) | dict.fromkeys(islands, "fp32")
+        layers = {name: "int8" if name in int8 else floats[name] for name in macs}
         layers |= {name: draft.plan.layers[name].kind for name in weights}
         settings = {"inputs": list(draft.inputs), "pad": draft.pad, "layers": layers, "macs": macs}
         write_settings(folder, **settings, parameters=_stored(program))
