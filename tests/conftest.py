@@ -13,7 +13,16 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+if os.environ.get("PYTEST_XDIST_WORKER"):
+    # Workers share the processor; two teams of threads that wait for each other are slower than one thread each.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 HERE = Path(__file__).parent
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two workers on any machine; none for the other lanes, which time, train or drive a browser."""
+    return 2 if "not browser" in config.option.markexpr else 0
 
 
 @pytest.fixture(scope="session")

@@ -21,9 +21,11 @@ from workbench.draft import Draft, ModelFacts, Precision
 from workbench.errors import DataError
 from workbench.knobs import knob
 from workbench.recipe import Space
+from workbench.sensitivity.probes.base import Probe, Seen
 from workbench.tasks.base import Task
 from workbench.techniques.base import Technique
 from workbench.tuning.goal import Goal
+from workbench.tuning.questions import Facts, Peek, Scan, Unanswered
 from workbench.tuning.strategies.base import Search, Strategy
 
 ENTRY_POINTS = """\
@@ -34,8 +36,11 @@ spoil = fakes:Spoil
 trouble = fakes:Trouble
 [workbench.backends]
 fake = fakes:Fake
+[workbench.probes]
+sleepy = fakes:Sleepy
 [workbench.strategies]
 in_order = fakes:InOrder
+asker = fakes:Asker
 """
 
 LABELS = np.arange(40) % 2
@@ -133,6 +138,19 @@ class Trouble(Technique):
         return draft
 
 
+class Sleepy(Probe):
+    """Sleep before every layer, and score layers by the length of their names."""
+
+    name = "sleepy"
+    sees: ClassVar[Any] = "layers"
+    wait: float = knob(0.0, low=0.0, high=10.0, help="seconds for each layer")
+
+    def look(self, stage: Any, layers: Any) -> Any:
+        for layer in layers:
+            time.sleep(self.wait)
+            yield Seen(layer, np.array([[float(len(layer)), 1.0], [3.0, 1.0]]), 1.0)
+
+
 class InOrder(Strategy):
     """The recipes of the space, one after the other."""
 
@@ -140,6 +158,24 @@ class InOrder(Strategy):
 
     def search(self, space: Space, goal: Goal) -> Search:
         yield from space.recipes()
+
+
+class Asker(Strategy):
+    """Ask what can and what cannot be answered; then the recipes of the space, those that spoil most first."""
+
+    name = "asker"
+
+    def search(self, space: Space, goal: Goal) -> Search:
+        facts = yield Facts()
+        assert facts.layers == ("layer.0", "layer.1", "classifier")
+        recipes = list(space.recipes())
+        assert isinstance((yield Scan(recipes[0].steps[0], "no such probe")), Unanswered)
+        looks = []
+        for recipe in recipes:
+            looks.append((yield Peek(recipe, 20))[0])
+        order = sorted(range(len(recipes)), key=lambda i: -looks[i]["lost"])
+        for i in order:
+            yield recipes[i]
 
 
 class Fake(Backend):

@@ -431,3 +431,29 @@ def test_a_layer_that_runs_otherwise_than_planned_is_refused():
 def test_threads_follow_the_machine():
     assert _lowering.threads(3) == 3
     assert _lowering.threads(0) >= 1
+
+
+@pytest.mark.parametrize(
+    ("count", "allowed", "expected"),
+    [(1, {0, 1}, []), (2, {0, 1}, [0, 1]), (2, {5, 3, 9}, [3, 5]), (3, {0, 1}, []), (3, {2, 4, 6}, [2, 4, 6])],
+)
+def test_workers_get_cores_of_their_own(
+    count: int, allowed: set[int], expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workbench.backends import _lowering
+
+    monkeypatch.setattr(_lowering.os, "sched_getaffinity", lambda _: allowed, raising=False)
+    # No machine's topology: every core stands for itself.
+    monkeypatch.setattr(_lowering.Path, "is_file", lambda _: False)
+    assert _lowering.spread(count) == expected
+
+
+def test_physical_cores_come_before_their_second_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    from workbench.backends import _lowering
+
+    siblings = {0: "0,1", 1: "0,1", 2: "2,3", 3: "2,3"}
+    monkeypatch.setattr(_lowering.os, "sched_getaffinity", lambda _: set(siblings), raising=False)
+    monkeypatch.setattr(_lowering.Path, "is_file", lambda _: True)
+    monkeypatch.setattr(_lowering.Path, "read_text", lambda path: siblings[int(path.parts[-3][3:])])
+    assert _lowering.spread(2) == [0, 2]
+    assert _lowering.spread(4) == [0, 2, 1, 3]

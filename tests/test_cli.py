@@ -18,7 +18,19 @@ from workbench.study import Study
 
 pytestmark = pytest.mark.usefixtures("fake_plugins")
 
-SWEEP = ["sweep", "--task", "fake", "--techniques", "spoil:count=2|8", "--backends", "fake", "--timing", "0.05"]
+SWEEP = [
+    "sweep",
+    "--task",
+    "fake",
+    "--techniques",
+    "spoil:count=2|8",
+    "--backends",
+    "fake",
+    "--timing",
+    "0.05",
+    "--strategy",
+    "grid",
+]
 #: What the issue tracker promised to scripts.
 TRIAL_KEYS = {
     *("number", "state", "recipe", "recipe_id", "code", "backend", "accuracy", "drop", "metric", "correct"),

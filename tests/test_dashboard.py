@@ -1,6 +1,7 @@
-"""The dashboard in a real Chromium against a real Voila: choose, start, watch, stop, click, reload.
+"""The dashboard in a real Chromium, in a real Voila and a real JupyterLab: from choosing a model to running its export.
 
-Every assertion is about what the page shows. Chromium is `$WORKBENCH_CHROMIUM` or the one on the path.
+Every assertion is about what the page shows. The model, its label and its data are called what somebody would call
+them who wants to run a script in this page; none may run. Chromium is `$WORKBENCH_CHROMIUM` or the one on the path.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
+from page_checks import SIDEWAYS, button, foot, ours, outside, points, shown, tab, unfold, violations
 
 from workbench.study import Study
-from workbench.widgets.serve import command, write_notebook
+from workbench.widgets.serve import command, environment, write_notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1500)]
 
@@ -32,6 +36,15 @@ SWITCHES = [
 #: Milliseconds for what a kernel does at once, and for what a trial has to be measured for.
 SOON, LATER = 60_000, 600_000
 TOKEN = "a-token-of-the-test"
+#: What would run if it were ever taken for markup, and a folder's name with it.
+EVIL = "<img src=x onerror=window.hacked=1>"
+MODEL = f"tiny {EVIL} **bold**"
+#: Runs a file in an interpreter that cannot import this package.
+WITHOUT = (
+    "import runpy, sys; sys.modules['workbench'] = None; sys.argv = sys.argv[1:]; "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+TABS = ("Front", "Data", "Sensitivity", "Layers", "Compare", "Playground", "Export", "Studies")
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +60,11 @@ def address(folder, tmp_path_factory):
         port = probe.getsockname()[1]
     place = tmp_path_factory.mktemp("voila")
     log = (place / "voila.log").open("wb")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    line = command(write_notebook(place, folder), port=port, token=TOKEN)
-    process = subprocess.Popen(line, stdout=log, stderr=log, env=environment)
+    notebook = write_notebook(place, folder)
+    process = subprocess.Popen(command(notebook, port=port, token=TOKEN), stdout=log, stderr=log, env=_env(notebook))
     try:
         url = f"http://127.0.0.1:{port}/"
-        _wait_for(url, process)
+        _wait_for(f"{url}static/favicon.ico?token={TOKEN}", process)
         yield url
     finally:
         process.terminate()
@@ -61,18 +73,22 @@ def address(folder, tmp_path_factory):
             Study(path).stop()
 
 
+def _env(notebook):
+    return {**environment(notebook), "PYTHONPATH": str(Path(__file__).parent.parent)}
+
+
 def _wait_for(url, process):
     end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
         try:
-            urllib.request.urlopen(f"{url}static/favicon.ico?token={TOKEN}", timeout=5)
+            urllib.request.urlopen(url, timeout=5)
         except OSError as error:
             if getattr(error, "code", None):
                 return
             time.sleep(0.3)
         else:
             return
-    raise RuntimeError("Voila did not start")
+    raise RuntimeError("the server did not start")
 
 
 @pytest.fixture(scope="module")
@@ -86,27 +102,37 @@ def browser():
 
 
 @pytest.fixture
-def opened(browser, address):
-    """Opens the dashboard; `opened(query)` gives its page."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1600})
+def watched(browser):
+    """Opens pages that fail the test at its end where a script ran, our code failed, or something outside was asked."""
+    context = browser.new_context(viewport={"width": 1280, "height": 720}, accept_downloads=True)
+    wrong = []
 
-    def page(query=""):
+    def page():
         made = context.new_page()
-        made.goto(f"{address}?token={TOKEN}{query}", timeout=2 * SOON)
-        expect(made.get_by_text("Model and data")).to_be_visible(timeout=2 * SOON)
+        made.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        made.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        made.on("console", lambda said: said.type == "error" and ours(said.text) and wrong.append(said.text))
+        made.on("request", lambda request: outside(request.url) and wrong.append(f"asked for {request.url}"))
         return made
 
     yield page
+    for one in context.pages:
+        assert one.evaluate("window.hacked") is None
     context.close()
+    assert wrong == []
 
 
-def button(page, name):
-    return page.get_by_role("button", name=name, exact=True)
+@pytest.fixture
+def opened(watched, address):
+    """Opens the dashboard; `opened(query)` gives its page."""
 
+    def page(query=""):
+        made = watched()
+        made.goto(f"{address}?token={TOKEN}{query}", timeout=2 * SOON)
+        expect(made.locator(".wb-part").first).to_be_visible(timeout=2 * SOON)
+        return made
 
-def points(page):
-    """Markers of trials: the legends' keys and the front's line have none in the plot area."""
-    return page.locator(".wb-plot .cartesianlayer .scatterlayer .point")
+    return page
 
 
 @pytest.fixture(scope="module")
@@ -122,71 +148,134 @@ def tiny(tmp_path_factory):
     raw = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), special, strict=True))
-    PreTrainedTokenizerFast(tokenizer_object=raw, model_max_length=128, **names).save_pretrained(home / "tiny-bert")
+    PreTrainedTokenizerFast(tokenizer_object=raw, model_max_length=128, **names).save_pretrained(home / MODEL)
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    config = BertConfig(vocab_size=len(words), max_position_embeddings=128, **sizes)
-    BertForSequenceClassification(config).save_pretrained(home / "tiny-bert")
+    labels = {"id2label": {0: f"bad {EVIL}", 1: "good"}, "label2id": {f"bad {EVIL}": 0, "good": 1}}
+    config = BertConfig(vocab_size=len(words), max_position_embeddings=128, **sizes, **labels)
+    BertForSequenceClassification(config).save_pretrained(home / MODEL)
     (home / "data").mkdir()
-    rows = [f"{'very ' * (i % 3)}{'good' if i % 2 else 'bad'} film,{i % 2}" for i in range(120)]
+    rows = [f"{'very ' * (i % 3)}{'good' if i % 2 else 'bad'} film {EVIL},{i % 2}" for i in range(120)]
     for split in ("train", "validation"):
         (home / "data" / f"{split}.csv").write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    return home / "tiny-bert", home / "data"
+    return home / MODEL, home / "data"
 
 
 def _choose_folder(page, model, data):
     page.get_by_label("Local folder or ONNX file").check()
+    unfold(page, "Data")
     for label, text in (("Model", model), ("Data", data)):
-        field = page.get_by_label(label, exact=True)
-        field.fill(str(text))
-        field.press("Tab")
+        field = page.get_by_role("textbox", name=label, exact=True) if label == "Model" else page.get_by_label(label)
+        field.first.fill(str(text))
+        field.first.press("Tab")
+
+
+def _tick(page, techniques, runtimes):
+    """Exactly these."""
+    for group in ("Quantization", "Pruning", "Mixed precision"):
+        unfold(page, group)
+    expect(page.get_by_label(techniques[0], exact=True)).to_be_visible(timeout=SOON)
+    ticked = ("bf16", "dynamic_int8", "static_int8", "PyTorch compiled", "PyTorch eager", "ONNX Runtime", "OpenVINO")
+    for name in dict.fromkeys((*ticked, *techniques, *runtimes)):
+        box = page.get_by_label(name, exact=True)
+        if box.is_enabled():
+            box.set_checked(name in techniques or name in runtimes)
 
 
 @pytest.mark.parametrize("model", ["folder", pytest.param("demo", marks=pytest.mark.slow)])
-def test_choose_start_watch_stop_click_and_reload(opened, folder, request, model):
+def test_the_whole_story(opened, folder, request, tmp_path, model):
     page = opened()
     if model == "folder":
         _choose_folder(page, *request.getfixturevalue("tiny"))
-    else:
-        page.get_by_label("Embedded demo").check()
-    study = "tiny-bert" if model == "folder" else "demo"
-    for name in ("drop_layers", "static_int8", "dynamic_int8"):
-        page.get_by_label(name, exact=True).uncheck()
-    page.get_by_label("bf16", exact=True).check()
-    for name in ("PyTorch compiled", "OpenVINO"):
-        if page.get_by_label(name, exact=False).count():
-            page.get_by_label(name, exact=False).first.uncheck()
+    page.get_by_label("Study").first.fill("tiny-bert")
+    page.get_by_label("Study").first.press("Tab")
+    _tick(page, ("bf16", "prune", "dynamic_int8"), ("PyTorch eager", "ONNX Runtime"))
     expect(button(page, "Stop")).to_be_disabled()
     expect(button(page, "Resume")).to_be_disabled()
 
     button(page, "Start").dblclick()
-    expect(page.locator(".wb-status")).to_contain_text("Running", ignore_case=True, timeout=SOON)
+    expect(foot(page)).to_contain_text("Running", ignore_case=True, timeout=SOON)
     expect(button(page, "Start")).to_be_disabled()
-    assert f"study={study}" in page.url
-
-    expect(page.locator(".wb-trials")).to_contain_text("fp32 · eager", timeout=LATER)
-    expect(page.locator(".wb-trials tbody tr").first).to_contain_text("complete", timeout=LATER)
+    assert "study=tiny-bert" in page.url
+    expect(foot(page)).to_contain_text("measured in this study", timeout=LATER)
     expect(points(page).first).to_be_visible(timeout=SOON)
 
     # A reload in the middle is a new kernel: the study stands as it stood, and goes on.
     page.reload(timeout=2 * SOON)
-    expect(page.locator(".wb-trials tbody tr").first).to_contain_text("complete", timeout=2 * SOON)
-    expect(page.get_by_role("heading", name=f"Compression workbench: {study}")).to_be_visible()
+    expect(foot(page)).to_contain_text("measured in this study", timeout=2 * SOON)
+    expect(page.get_by_role("heading", name="Compression workbench: tiny-bert")).to_be_visible()
     expect(button(page, "Stop")).to_be_enabled(timeout=SOON)
-    page.wait_for_function("document.querySelectorAll('.wb-trials tbody td').length >= 18", timeout=LATER)
-
     button(page, "Stop").click()
-    expect(page.locator(".wb-status")).to_contain_text("idle", ignore_case=True, timeout=SOON)
-    expect(button(page, "Start")).to_be_enabled(timeout=SOON)
+    expect(foot(page)).to_contain_text("Idle", ignore_case=True, timeout=SOON)
     expect(button(page, "Stop")).to_be_disabled()
-    assert Study(folder / study).status().state == "idle"
+    assert Study(folder / "tiny-bert").status().state == "idle"
+    button(page, "Resume").click()
+    expect(foot(page)).to_contain_text("Running", ignore_case=True, timeout=SOON)
+    expect(foot(page)).to_contain_text(re.compile("[2-9] measured in this study"), timeout=LATER)
 
     _click_a_point(page)
-    detail = page.locator(".wb-detail")
-    expect(detail.locator("h3")).to_have_text(re.compile(r"Trial \d+: "), timeout=SOON)
-    for part in ("Score", "Speed-up", "Recipe(", "backend="):
-        expect(detail).to_contain_text(part)
-    expect(page.locator(".wb-error")).to_have_count(0)
+    detail = page.locator(".wb-detail").first
+    for words in ("Score", "Speed-up", "Recipe("):
+        expect(detail).to_contain_text(words)
+
+    _compare(page)
+    _play(page)
+    _keep(page)
+    # The sweep ends by itself when its twenty trials are done.
+    expect(foot(page)).to_contain_text("Idle", ignore_case=True, timeout=LATER)
+    _export(page, tmp_path)
+    expect(page.locator(".wb-error:visible")).to_have_count(0)
+
+
+def _compare(page):
+    tab(page, "Compare")
+    expect(page.get_by_role("heading", name="Numbers")).to_be_visible(timeout=LATER)
+    shown(page).get_by_label("Compared with it").select_option(index=[0, 1])
+    expect(page.get_by_role("heading", name="What they answer")).to_be_visible(timeout=LATER)
+    expect(page.locator(".wb-matrix").first).to_be_visible(timeout=LATER)
+    expect(shown(page).get_by_label("Answers of").locator("option")).to_have_count(1)
+
+
+def _play(page):
+    tab(page, "Playground")
+    shown(page).get_by_label("Trials", exact=True).select_option(index=0)
+    field = shown(page).get_by_label("Text", exact=True)
+    field.press_sequentially("good film " + EVIL)
+    answers = page.locator(".wb-answers")
+    expect(answers).to_contain_text("ms", timeout=LATER)
+    # The label is a text like any other.
+    expect(answers).to_contain_text(f"bad {EVIL}")
+
+
+def _keep(page):
+    """Scan, choose the two most sensitive layers, and send them to the recipe."""
+    tab(page, "Sensitivity")
+    shown(page).get_by_label("Technique").select_option("dynamic_int8")
+    shown(page).get_by_label("Probe").select_option("nmse")
+    shown(page).get_by_label("Examples", exact=True).fill("8")
+    button(shown(page), "Scan").click()
+    expect(shown(page).get_by_label("Layers", exact=True).locator("option")).to_have_count(14, timeout=LATER)
+    shown(page).get_by_label("The most sensitive").fill("2")
+    shown(page).get_by_label("The most sensitive").press("Tab")
+    button(shown(page), "Choose them").click()
+    button(shown(page), "Send to keep").click()
+    expect(page.get_by_text("2 layers sent")).to_be_visible(timeout=SOON)
+    expect(page.get_by_label("Leave alone")).to_have_value(re.compile(r"\S+, \S+"), timeout=SOON)
+
+
+def _export(page, tmp_path):
+    tab(page, "Export")
+    expect(button(shown(page), "Export")).to_be_enabled(timeout=SOON)
+    button(shown(page), "Export").click()
+    said = shown(page).get_by_text("Exported to")
+    expect(said).to_be_visible(timeout=LATER)
+    place = Path(re.search(r"Exported to (\S+)\. Run it", said.inner_text())[1])
+    # A fresh environment costs minutes of installing; this one has the runtimes and is kept from this package.
+    line = [sys.executable, "-c", WITHOUT, "run.py", "good film"]
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(line, cwd=place, capture_output=True, text=True, timeout=300, env=clean, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "good" in done.stdout
 
 
 def _click_a_point(page):
@@ -203,19 +292,22 @@ def _click_a_point(page):
     raise AssertionError("no point could be clicked")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_themes(opened, theme):
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 820)])
+def test_every_tab_in_its_theme_is_readable_and_named(opened, theme, width):
     page = opened(f"&study=tiny-bert&theme={theme}")
+    page.set_viewport_size({"width": width, "height": 900})
     expect(points(page).first).to_be_visible(timeout=SOON)
-    colours = page.evaluate(
-        """() => [
-          getComputedStyle(document.querySelector('.wb-card')).backgroundColor,
-          getComputedStyle(document.querySelector('.wb-card h3')).color,
-          getComputedStyle(document.querySelector('.wb-plot .xtitle')).fill,
-        ].map((rgb) => rgb.match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0) / 3)"""
-    )
-    card, text, axis = colours
-    assert (card > 128, text > 128, axis > 128) == ((True, False, False) if theme == "light" else (False, True, True))
+    axis = page.evaluate("getComputedStyle(document.querySelector('.wb-plot .xtitle')).fill")
+    assert (sum(map(int, re.findall(r"\d+", axis)[:3])) > 384) == (theme == "dark")
+    for name in ("Model", "Data", "This machine"):
+        unfold(page, name)
+    wrong = []
+    for name in TABS:
+        tab(page, name)
+        page.wait_for_timeout(1500)
+        wrong += [f"{name}: {one}" for one in violations(page)]
+        assert not page.evaluate(SIDEWAYS), name
+    assert wrong == []
 
 
 def test_wrong_order_and_wrong_names(opened):
@@ -224,14 +316,70 @@ def test_wrong_order_and_wrong_names(opened):
     page.get_by_label("Local folder or ONNX file").check()
     button(page, "Start").click()
     expect(page.locator(".wb-error").first).to_contain_text("No model is named", timeout=SOON)
-    model = page.get_by_label("Model", exact=True)
+    model = page.get_by_role("textbox", name="Model", exact=True)
     model.fill("/nowhere/<b>bold</b>")
     model.press("Enter")
     expect(page.get_by_text("does not exist").first).to_be_visible(timeout=SOON)
     assert page.locator(".wb-error b", has_text="bold").count() == 0
 
 
+@pytest.mark.slow
+def test_the_open_study_is_deleted(opened, folder):
+    tab_of = opened("&study=tiny-bert")
+    tab(tab_of, "Studies")
+    button(tab_of, "Duplicate").click()
+    expect(tab_of.get_by_text("tiny-bert-copy").first).to_be_visible(timeout=SOON)
+    page = opened("&study=tiny-bert-copy")
+    expect(points(page).first).to_be_visible(timeout=SOON)
+    tab(page, "Studies")
+    shown(page).get_by_label("Study", exact=True).select_option(label="tiny-bert-copy (idle)")
+    button(shown(page), "Delete …").click()
+    button(page, "Delete for good").click()
+    expect(foot(page)).to_contain_text("No study is open", timeout=SOON)
+    assert not (folder / "tiny-bert-copy").exists()
+    tab(page, "Compare")
+    button(page, "Resume").click(force=True)
+    expect(page.locator(".wb-error:visible")).to_have_count(0)
+
+
+@pytest.mark.slow
+def test_jupyterlab(watched, folder, tmp_path):
+    """The same widgets in a cell: run it, open the study, choose a trial, turn to another tab."""
+    source = f"from workbench.widgets.dashboard import Dashboard\n\nDashboard({str(folder)!r}, study='tiny-bert')"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), tmp_path / "look.ipynb")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    places = {name: str(tmp_path / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR",
+                                                      "JUPYTERLAB_WORKSPACES_DIR")}  # fmt: skip
+    line = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
+            f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={tmp_path}", "--LabApp.news_url=None",
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
+    env = {**os.environ, **places, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    with (tmp_path / "lab.log").open("wb") as log:
+        process = subprocess.Popen(line, stdout=log, stderr=log, env=env)
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/api?token={TOKEN}", process)
+            page = watched()
+            page.goto(f"http://127.0.0.1:{port}/lab/tree/look.ipynb?token={TOKEN}", timeout=2 * SOON)
+            page.locator(".jp-CodeCell .cm-content").first.click(timeout=2 * SOON)
+            page.wait_for_function("document.querySelector('.jp-NotebookPanel [data-status=idle]')", timeout=2 * SOON)
+            page.keyboard.press("Shift+Enter")
+            expect(page.locator(".wb-part").first).to_be_visible(timeout=2 * SOON)
+            expect(foot(page)).to_contain_text("measured in this study", timeout=SOON)
+            expect(points(page).first).to_be_visible(timeout=SOON)
+            shown(page).get_by_label("Trial", exact=True).first.select_option(index=2)
+            expect(page.locator(".wb-detail h3").first).to_contain_text("Trial 1", timeout=SOON)
+            for name in TABS[1:]:
+                page.locator(".wb-views [role=tab]").filter(has_text=name).click()
+            expect(page.get_by_role("heading", name="Studies")).to_be_visible(timeout=SOON)
+            expect(page.locator(".wb-error:visible")).to_have_count(0)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
 def test_copy_as_python(opened):
     page = opened()
     button(page, "Copy as Python").first.click()
-    expect(page.locator(".wb-pre").first).to_have_text("make_task('demo')", timeout=SOON)
+    expect(page.locator(".wb-pre").first).to_have_text("describe_model('demo')", timeout=SOON)

@@ -19,8 +19,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 #: Copied into exported folders as text and never imported, so what it imports costs the package nothing.
 STANDALONE = PACKAGE / "standalone"
 
-#: Classes of PyTorch modules: the one file that imports torch at once, and is itself imported by functions only.
-MODULES = PACKAGE / "modules.py"
+#: Classes of PyTorch modules: the files that import torch at once, and are themselves imported by functions only.
+MODULES = (PACKAGE / "modules.py", PACKAGE / "shortening.py")
 
 #: Imported by the functions that use them, so that everything else starts at once.
 LAZY = {"torch", "transformers", "onnxruntime", "openvino", "nncf", "optuna", "torchao", "datasets", "plotly"}
@@ -94,10 +94,10 @@ def test_frameworks_are_imported_where_they_are_used() -> None:
     found = {
         (where(path), name)
         for path in SOURCES
-        if path.parent != STANDALONE and path != MODULES
+        if path.parent != STANDALONE and path not in MODULES
         for node in at_import(tree(path).body)
         for name in imports(node)
-        if name.split(".")[0] in LAZY or name == "workbench.modules"
+        if name.split(".")[0] in LAZY or name in ("workbench.modules", "workbench.shortening")
     }
     assert not found
 

@@ -58,14 +58,14 @@ def test_readme_commands_are_the_two_that_do_all() -> None:
 
 
 def test_readme_python_uses_names_that_exist() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    block = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
     for node in ast.walk(ast.parse(block)):
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 assert getattr(workbench, alias.name)
     recipe = re.search(r"study\.run\((Recipe\(.*\))\)", block)
     assert recipe
-    from workbench.recipe import recipe_from_code
+    from workbench.parsing import recipe_from_code
 
     assert recipe_from_code(recipe[1]).backend.name == "openvino"
 

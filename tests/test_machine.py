@@ -13,7 +13,7 @@ import pytest
 
 from workbench.errors import StoreError
 from workbench.measure import machine as module
-from workbench.measure.advice import advice
+from workbench.measure.advice import advice, instructions, warnings
 from workbench.measure.cgroup import cpu_limit, memory_left, memory_limit
 from workbench.measure.machine import Machine, load_average, parse_cpuinfo, parse_sysctl, usable_cores
 
@@ -247,3 +247,25 @@ def test_the_measuring_floor_imports_no_runtime() -> None:
     code = "\n".join(lines)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_warnings_before_a_run_in_low_precision(here: Machine) -> None:
+    assert warnings(with_flags(here, "avx512_vnni", "avx512_bf16")) == []
+    assert [line.split()[0] for line in warnings(with_flags(here, "avx2"))] == ["INT8", "BF16"]
+    assert [line.split()[0] for line in warnings(with_flags(here, "avx_vnni"))] == ["BF16"]
+    # What could not be read is no reason to warn of.
+    assert warnings(dataclasses.replace(here, flags=None)) == []
+
+
+def test_instructions_by_architecture(here: Machine) -> None:
+    x86 = dataclasses.replace(with_flags(here, "amx_int8", "avx_vnni"), architecture="x86_64")
+    assert instructions(x86) == {
+        "VNNI (INT8)": True,
+        "AMX (INT8)": True,
+        "AMX (BF16)": False,
+        "AVX-512 BF16": False,
+        "AVX-512": False,
+    }
+    arm = dataclasses.replace(with_flags(here, "i8mm", "sve2"), architecture="aarch64")
+    assert instructions(arm) == {"Dot product (INT8)": False, "I8MM (INT8)": True, "BF16": False, "SVE": True}
+    assert set(instructions(dataclasses.replace(arm, flags=None)).values()) == {None}

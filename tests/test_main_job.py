@@ -44,6 +44,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         study=folder,
         techniques=DEMO_TECHNIQUES,
         backends=DEMO_BACKENDS,
+        strategy="grid",
         budget="11",
         timing_seconds=DEMO_TIMING_SECONDS,
     )

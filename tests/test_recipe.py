@@ -14,13 +14,17 @@ from workbench.backends.onnxruntime import OnnxRuntime
 from workbench.backends.openvino import OpenVINO
 from workbench.draft import Draft, ModelFacts, resolve_keep
 from workbench.errors import KnobError, RecipeError, UnknownName, UserError
-from workbench.recipe import Choice, Open, Range, Recipe, Space, contradiction, draw, recipe_from_code
+from workbench.parsing import recipe_from_code
+from workbench.recipe import Choice, Open, Range, Recipe, Space, contradiction, draw
 from workbench.techniques.base import Technique
 from workbench.techniques.bf16 import Bf16
 from workbench.techniques.distil import Distil
 from workbench.techniques.drop_layers import DropLayers
+from workbench.techniques.mixed_precision import MixedPrecision
 from workbench.techniques.prune import Prune
+from workbench.techniques.prune_gradual import PruneGradual
 from workbench.techniques.static_int8 import StaticInt8
+from workbench.techniques.weight_rtn import WeightRtn
 
 RECIPES = [
     Recipe(backend=Eager()),
@@ -92,6 +96,14 @@ def test_contradictions_cannot_be_made(steps: tuple[Technique, ...], words: str)
     with pytest.raises(RecipeError, match=words) as caught:
         Recipe(*steps, backend=Eager())
     assert "take one of them out" in caught.value.do
+
+
+def test_integer_weights_stand_beside_the_float_of_the_model() -> None:
+    steps = (WeightRtn(), Bf16())
+    assert contradiction(steps) is None
+    assert Recipe(*steps, backend=Eager()).precisions() == {"int8_weight", "int4_weight", "bf16"}
+    assert "both set the precision" in (contradiction((WeightRtn(), StaticInt8())) or "")
+    assert "both set the precision" in (contradiction((MixedPrecision(), WeightRtn())) or "")
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations([DropLayers(), Prune(), Bf16()])))
@@ -318,3 +330,44 @@ def test_mistakes_in_a_space_are_found_at_once(make: Any, kind: type[UserError],
 def test_the_minutes_of_a_recipe_are_those_its_steps_may_train() -> None:
     assert Recipe(DropLayers(), backend=Eager()).minutes() == 0
     assert Recipe(DropLayers(), Distil(minutes=7.5), StaticInt8(), backend=OpenVINO()).minutes() == 7.5
+    shared = Recipe(PruneGradual(minutes=2.0), Distil(minutes=5.0), backend=OpenVINO())
+    assert shared.minutes() == 5.0
+
+
+# -- layers kept -------------------------------------------------------------------------------------------------------
+
+KEEPS = Choice((), ("classifier",), ("classifier", "*.layer.0.*"))
+
+
+def test_an_open_keep_is_a_dimension_where_a_step_sets_a_precision() -> None:
+    space = Space("static_int8", "prune", backends=["openvino", "eager"], keep=KEEPS)
+    assert space.dimensions()["keep"] == KEEPS
+    kept = [(r.keep, [s.name for s in r.steps]) for r in space.recipes() if r.backend.name == "openvino"]
+    wanted = [((), []), ((), ["prune"])]
+    wanted += [(choice, [*more, "static_int8"]) for choice in KEEPS.values for more in ([], ["prune"])]
+    assert sorted(kept) == sorted(wanted)
+    point = {"backend": 0, "static_int8": False, "prune": True, "keep": ("classifier",)}
+    assert space.build(point).keep == ()
+    assert Space.from_json(json.loads(json.dumps(space.to_json()))) == space
+    assert "keep=Choice(" in repr(space)
+    assert {space.sample(random.Random(i)).keep for i in range(40)} == set(KEEPS.values)
+
+
+def test_a_keep_that_is_no_list_of_patterns_is_refused_in_a_choice_too() -> None:
+    with pytest.raises(RecipeError):
+        Space(backends=["eager"], keep=Choice((), "classifier"))
+
+
+NAMES = ("encoder.0.query", "encoder.0.key", "encoder.1.query", "classifier")
+
+
+def test_kept_layers_are_edited_by_name_or_pattern() -> None:
+    recipe = Recipe(backend=Eager(), keep=("encoder.*", "classifier"))
+    assert recipe.edited(["x"], ["classifier"], NAMES).keep == ("encoder.*", "x")
+    assert recipe.edited([], ["encoder.0.query"], NAMES).keep == ("classifier", "encoder.0.key", "encoder.1.query")
+    assert recipe.edited([], ["query"], NAMES).keep == ("classifier", "encoder.0.key")
+    assert recipe.edited(["classifier"], [], NAMES).keep == recipe.keep
+    with pytest.raises(UserError, match="is not kept"):
+        recipe.edited([], ["encoder.*"], NAMES).edited([], ["encoder.0.key"], NAMES)
+    with pytest.raises(UserError, match="matches no layer"):
+        recipe.edited([], ["decoder"], NAMES)

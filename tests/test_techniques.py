@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import ast
+import atexit
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from typing import Any, get_args
 
 import pytest
 import torch
-from tiny_models import SHAPES, as_draft, logits, onnx_draft, tiny_draft
+from tiny_models import SHAPES, as_draft, logits, onnx_draft, tiny_draft, tiny_module
 
 from workbench.anatomy import find_blocks
 from workbench.draft import PRECISIONS, Draft, ModelFacts
-from workbench.errors import DataError, Refused
+from workbench.errors import DataError, KnobError, Refused
 from workbench.measure.layers import parameters, quantizable, sparsity
 from workbench.registry import members
 from workbench.techniques.base import Group, Need
@@ -57,9 +61,19 @@ def ordinary(**options: Any) -> Draft:
 
 
 def quick(technique: Any) -> Any:
-    """An instance that is done in a moment: two steps of training, four examples of calibration."""
-    short = {"steps": 2, "minutes": 5.0, "batch_size": 4, "samples": 4}
+    """An instance that is done in a moment: two steps of training, four examples of calibration, another model where a
+    folder is asked for."""
+    short = {"steps": 2, "minutes": 5.0, "batch_size": 4, "samples": 4, "folder": other_model()}
     return technique(**{name: value for name, value in short.items() if name in technique.knobs()})
+
+
+@cache
+def other_model() -> str:
+    """A folder with a model of the same shape and other weights."""
+    folder = tempfile.mkdtemp(prefix="workbench-other-model-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    tiny_module("bert", initializer_range=0.3).save_pretrained(folder)
+    return folder
 
 
 @every
@@ -124,8 +138,9 @@ def test_changes_the_module_or_the_plan_and_only_training_both(technique: Any) -
         # Scaling a layer's input and its weight against each other changes tensors, but not what the module computes.
         assert torch.allclose(logits(draft.module), answered, atol=1e-5)
     else:
-        # What holds zeros that are there already changes what a later training does.
-        assert not same(before, weights(draft.module)) or draft.masks
+        # What holds zeros that are there already changes what a later training does; what rewires changes the answer.
+        changed = not same(before, weights(draft.module)) or not torch.equal(logits(draft.module), answered)
+        assert changed or draft.masks
     planned = draft.plan.kinds() - {"fp32"}
     assert planned <= technique.precisions
     assert bool(planned) == bool(technique.precisions)
@@ -148,6 +163,19 @@ def test_kept_layers_stay_bit_identical(technique: Any) -> None:
     kept = [draft.module.get_submodule(name).weight for name in sorted(draft.kept, reverse=False)]
     assert all(torch.equal(a, b) for a, b in zip(before, kept, strict=True))
     assert not set(draft.plan.layers) & draft.kept
+
+
+@every
+def test_it_looks_at_data_only_where_it_says_so(technique: Any) -> None:
+    for one in variants(technique, quick(technique)):
+        draft = ordinary()
+        draft.data = NoData()
+        if one.asks == "nothing":
+            assert one.apply(draft) is draft
+        else:
+            assert one.asks == technique.needs
+            with pytest.raises(DataError, match="no training split"):
+                one.apply(draft)
 
 
 @every
@@ -190,11 +218,11 @@ def test_importing_them_loads_no_framework() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-def variants(technique: Any) -> list[Any]:
+def variants(technique: Any, default: Any = None) -> list[Any]:
     """The default, and one instance for every value that a search would try and every choice."""
-    found = [technique()]
+    found = [default or technique()]
     for name, knob in technique.knobs().items():
-        found += [technique.make(**{name: value}) for value in (*knob.search, *knob.choices)]
+        found += [found[0].replace(**{name: value}) for value in (*knob.search, *knob.choices)]
     return found
 
 
@@ -264,6 +292,12 @@ class NoData:
     def calibration(self, samples: int) -> list[Any]:
         raise DataError("no training split")
 
+    def training(self) -> Any:
+        raise DataError("no training split")
+
+    def key(self) -> str:
+        return "none"
+
 
 # -- dropping layers -------------------------------------------------------------------------------------------------
 
@@ -326,6 +360,35 @@ def test_a_model_built_from_the_saved_config_answers_the_same(shape: str, tmp_pa
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     assert torch.equal(logits(again.eval()), logits(draft.module))
+
+
+def test_the_layers_that_stay_can_be_named() -> None:
+    draft = tiny_draft()
+    before = [weights(draft.module.bert.encoder.layer[i]) for i in (0, 3, 5)]
+    DropLayers(layers="5, 0 3").apply(draft)
+    after = draft.module.bert.encoder.layer
+    assert all(same(a, weights(b)) for a, b in zip(before, after, strict=True))
+    assert draft.blocks == (0, 3, 5)
+    assert "removed layers 1, 2, 4" in draft.notes[0]
+
+
+def test_equal_lists_of_layers_are_equal_recipes() -> None:
+    one, other = DropLayers(layers="3,0", count=1, which="top"), DropLayers(layers=" 0 3 3")
+    assert one == other
+    assert one.layers == "0 3"
+
+
+@pytest.mark.parametrize("layers", ["a", "0 -1", ",", "1.5"])
+def test_layers_that_are_no_places_are_refused(layers: str) -> None:
+    with pytest.raises(KnobError, match="places such as"):
+        DropLayers(layers=layers)
+
+
+@pytest.mark.parametrize(("layers", "word"), [("0 6", "cannot keep layer 6"), ("0 1 2 3 4 5", "all of the 6")])
+def test_layers_that_do_not_fit_are_refused(layers: str, word: str) -> None:
+    reason = DropLayers(layers=layers).fits(tiny_draft().facts)
+    assert reason is not None
+    assert word in reason
 
 
 def test_lists_with_one_entry_a_layer_follow() -> None:

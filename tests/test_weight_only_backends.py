@@ -23,9 +23,11 @@ from workbench.errors import Refused
 from workbench.loading.structure import replace
 from workbench.measure.accuracy import drop
 from workbench.modules import PackedLinear, ScaledLinear, packed
+from workbench.recipe import Recipe
 from workbench.registry import find
 from workbench.tasks.base import make_task
 from workbench.techniques._weight_only import round_to_nearest
+from workbench.techniques.bf16 import Bf16
 from workbench.techniques.weight_awq import WeightAwq
 from workbench.techniques.weight_gptq import WeightGptq
 from workbench.techniques.weight_hqq import hqq
@@ -237,3 +239,27 @@ def test_an_encoder_keeps_its_accuracy_at_8_bits_and_most_of_it_at_4(tmp_path):
         runner = lowered_at(backend, draft, tmp_path / technique.name)
         batches = backend.batches(task.encoded("select"), task.pad())
         assert task.outcomes("select", ((batch, runner(batch)) for batch in batches)).correct >= least
+
+
+# Integer weights in a model whose float is BF16
+
+
+@pytest.mark.parametrize("name", ["eager", "openvino", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_integer_weights_and_bf16_go_together(name, bits, tmp_path):
+    draft = Bf16().apply(drafted("bert", WeightRtn(bits=bits, group_size=32), keep=("classifier",)))
+    batch = batch_of()
+    wanted = decoded(draft, batch)
+    runner = lowered(name, draft, tmp_path)
+    effect = runner.effect()
+    assert effect.layers == dict.fromkeys(draft.grids, f"int{bits}_weight") | {"classifier": "bf16"}
+    given = runner(batch)
+    assert np.abs(given - wanted).max() <= 0.1 * np.ptp(wanted)
+    assert not np.allclose(given, wanted, atol=1e-6), "BF16 has three digits"
+
+
+def test_onnxruntime_refuses_integer_weights_in_bf16():
+    recipe = Recipe(WeightRtn(), Bf16(), backend=find("backends", "onnxruntime")())
+    reason = recipe.refusal(as_draft(tiny_module("bert")).facts)
+    assert reason is not None
+    assert "BF16" in reason

@@ -12,12 +12,11 @@ from fake_study import FakeStudy, fake_frame
 
 import workbench
 import workbench.widgets.dashboard as dashboard_module
-from workbench.draft import ModelFacts
 from workbench.errors import KnobError, StoreError, UserError
 from workbench.knobs import Knob
 from workbench.recipe import Recipe, Space
-from workbench.registry import find, members
-from workbench.study import Status, make_task
+from workbench.running.status import Status
+from workbench.study import make_task
 from workbench.tuning.goal import Goal
 from workbench.widgets.controls import changed, control, read
 from workbench.widgets.dashboard import Dashboard, safe_name, study_name
@@ -25,8 +24,8 @@ from workbench.widgets.error_panel import ErrorPanel, error_html
 from workbench.widgets.model_picker import ModelPicker, problem
 from workbench.widgets.page import asked_for
 from workbench.widgets.pareto_explorer import ParetoExplorer, detail_html, trials_html
-from workbench.widgets.recipe_builder import RecipeBuilder, refusals
-from workbench.widgets.tuner import Tuner, share_done, status_html
+from workbench.widgets.recipe_builder import RecipeBuilder
+from workbench.widgets.tuner import Tuner
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -94,7 +93,8 @@ def test_code_of_the_picker_makes_its_call(make):
 def test_code_of_the_tuner_makes_the_call_of_start():
     study, made = Recorder(), Tuner()
     made.space = builder().value
-    made.drop.value, made.budget.value, made.absolute.value = 0.5, "15min", True
+    made.drop.value, made.absolute.value = 0.5, True
+    made.trials.value, made.minutes.value = 0, 15
     evaluate(made.code, namespace(study=study))
     ((name, args, options),) = study.calls
     assert (name, args[0]) == ("start", made.space)
@@ -191,85 +191,6 @@ def test_picker_shows_the_task_of_an_open_study(tmp_path):
     assert (made.kind.value, made.model.value, made.metric.value) == ("folder", str(tmp_path), "f1")
     made.fill({"name": "demo"})
     assert made.value == {"model": "demo"}
-
-
-def test_builder_offers_everything_registered():
-    made = RecipeBuilder()
-    assert set(made.techniques) == set(members("techniques"))
-    assert set(made.backends) == set(members("backends"))
-    assert all(step.optional for step in made.value.steps)
-    for tick in made.backends.values():
-        tick.value = False
-    assert made.value is None
-    assert "Tick at least one runtime" in made.told.value
-
-
-def test_a_clicked_trial_opens_in_the_builder(store, tmp_path):
-    made = Dashboard(tmp_path, watch=False)
-    recipe = Recipe(workbench.DropLayers(count=1), workbench.StaticInt8(samples=77), backend=workbench.Eager(batch=4))
-    made.explorer.value = recipe
-    made.explorer.reuse.click()
-    space = made.builder.value
-    assert {step.name: step.fixed() for step in space.steps} == {
-        "drop_layers": {"count": 1},
-        "static_int8": {"samples": 77},
-    }
-    assert [(b.name, b.fixed()) for b in space.backends] == [("eager", {"batch": 4})]
-
-
-def test_builder_greys_out_what_is_missing(monkeypatch):
-    name, kind = next(iter(members("backends").items()))
-    monkeypatch.setattr(kind, "available", classmethod(lambda cls: f"not installed: pip install {EVIL}"))
-    made = RecipeBuilder()
-    assert made.backends[name].disabled
-    assert not made.backends[name].value
-    shown = " ".join(str(getattr(child, "value", "")) for child in made.children)
-    assert "not installed" in shown
-    assert "<img" not in shown
-
-
-def test_refused_pairs_come_with_the_reason(monkeypatch):
-    kind = find("backends", "eager")
-    monkeypatch.setattr(kind, "available", classmethod(lambda cls: None))
-    monkeypatch.setattr(kind, "refuses", lambda self, kinds, facts: f"no {'-'.join(kinds)} {EVIL}")
-    assert refusals(["bf16"], ["eager"], None) == [("bf16 × eager", f"no bf16 {EVIL}")]
-    told = RecipeBuilder(["bf16"], ["eager"]).told.value
-    assert "1 pair will be left out" in told
-    assert "<img" not in told
-    few = ModelFacts(architecture="Small", blocks=1)
-    assert [pair for pair, _ in refusals(["drop_layers"], ["eager"], few)] == ["drop_layers"]
-
-
-def test_tuner_shows_a_budget_that_cannot_be_read():
-    made = Tuner()
-    made.budget.value = "soon"
-    assert made.value is None
-    assert "is not understood" in made.panel.value
-    made.budget.value = "5"
-    assert made.value.trials == 5
-    assert made.panel.value == ""
-
-
-@pytest.mark.parametrize(
-    ("state", "enabled"),
-    [(None, {"start"}), ("idle", {"start", "resume"}), ("running", {"stop"}), ("stopping", set())],
-)
-def test_buttons_that_make_sense(state, enabled):
-    made = Tuner()
-    made.status = Status(state) if state else None
-    assert {name for name, button in made.buttons.items() if not button.disabled} == enabled
-    made.busy = "Starting …"
-    assert all(button.disabled for button in made.buttons.values())
-
-
-def test_status_line():
-    status = Status("running", trial=3, title=EVIL, stage="timing", progress=0.5, done=3, planned=8, seconds=200)
-    line = status_html(status)
-    for part in ("running", "trial 3", "timing 50 %", "3 of at most 8 trials done", "3 min 20 s"):
-        assert part in line
-    assert "<img" not in line
-    assert share_done(status) == 3.5 / 8
-    assert share_done(Status("idle", done=8, planned=8)) == 0.0
 
 
 def test_explorer_selects_by_click_and_by_list():
@@ -434,6 +355,10 @@ def test_a_new_kernel_shows_the_study_as_it_stands(store, tmp_path, monkeypatch)
     monkeypatch.setenv("SERVER_SOFTWARE", "voila/0.5")
     monkeypatch.setenv("QUERY_STRING", "study=demo&theme=dark")
     again = Dashboard(tmp_path, watch=False)
+    again.settle()
+    # What changes before the page is drawn would be lost to it.
+    assert again.study is None
+    again.page.query, again.page.hello = "?study=demo&theme=dark", 1.0
     again.settle()
     assert again.study is first.study
     assert len(again.explorer.frame) == 3

@@ -60,6 +60,7 @@ def demo(
             budget=budget,
             techniques=DEMO_TECHNIQUES,
             backends=DEMO_BACKENDS,
+            strategy="grid",
             timing_seconds=DEMO_TIMING_SECONDS,
             tick=bar.tick,
             prepare=bar.prepare,
@@ -85,10 +86,13 @@ def sweep(
     techniques: Annotated[str, typer.Option(help="name,name:knob=value|value …")] = "bf16,dynamic_int8,static_int8",
     backends: Annotated[str, typer.Option(help="Names, separated by commas.")] = ",".join(BACKENDS),
     keep: Annotated[str, typer.Option(help="Layers left alone: patterns, separated by commas.")] = "",
-    strategy: Annotated[str, typer.Option(help="grid, random, nsga2 …")] = "grid",
+    strategy: Annotated[str, typer.Option(help="frontier, grid, basic … (workbench list strategies)")] = "frontier",
     budget: Annotated[str, typer.Option(help="Trials (20) or time (15min).")] = "20",
     max_drop: Annotated[float, typer.Option(help="Allowed drop, as a share of the baseline's score.")] = 0.01,
     absolute: Annotated[bool, typer.Option("--absolute", help="The allowed drop is in points of the metric.")] = False,
+    minimise: Annotated[str, typer.Option(help="latency, latency_p90, size, memory or throughput.")] = "latency",
+    evidence: Annotated[float, typer.Option(help="How sure the drop must be: 0.5 (as measured) … 0.975.")] = 0.5,
+    whole_front: Annotated[bool, typer.Option("--whole-front", help="Look for the front, not its end.")] = False,
     batch: Annotated[int, typer.Option(help="Examples per call.")] = 1,
     sequence: Annotated[int, typer.Option(help="Longest sequence in tokens.")] = 128,
     threads: Annotated[int, typer.Option(help="Threads per call; 0 = every core.")] = 0,
@@ -118,6 +122,9 @@ def sweep(
             budget=budget,
             max_drop=max_drop,
             absolute=absolute,
+            minimise=minimise,
+            evidence=evidence,
+            whole_front=whole_front,
             workload={
                 "batch": batch,
                 "sequence": sequence,
@@ -141,7 +148,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Measure one recipe in a study. Example: workbench run "Recipe(BF16(), backend=Eager())" --study runs/demo"""
-    from workbench.recipe import recipe_from_code
+    from workbench.parsing import recipe_from_code
     from workbench.study import Study
 
     opened = Study(study)
@@ -231,11 +238,14 @@ def dashboard(
     public: Annotated[bool, typer.Option("--public", help="Listen on every address of this machine.")] = False,
     token: Annotated[bool, typer.Option("--token/--no-token", help="Ask for a token.")] = True,
     browser: Annotated[bool, typer.Option("--browser/--no-browser")] = True,
+    models: Annotated[Path, typer.Option(help="Models and data are taken from here, and from nowhere else.")] = Path(),
+    preheat: Annotated[bool, typer.Option("--preheat", help="Keep a kernel ready for the next page.")] = False,
 ) -> None:
     """Serve the dashboard with Voila. Example: workbench dashboard runs"""
     from workbench.widgets.serve import serve
 
-    serve(folder, port=port, dark=dark, public=public, token=token, browser=browser)
+    page = {"dark": dark, "public": public, "token": token, "browser": browser, "preheat": preheat}
+    serve(folder, port=port, models=models, **page)
 
 
 @runs_app.command("list")

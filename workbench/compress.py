@@ -218,6 +218,9 @@ def _build(
         "pad": drafted.pad,
         "plan": drafted.plan.to_json(),
         "notes": drafted.notes,
+        # Which transformer layers of the original these are: their names count from 0 again.
+        "blocks": list(drafted.blocks),
+        "block_path": drafted.facts.block_path,
         "model": model,
         "machine": Machine.here().to_json(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -16,7 +16,8 @@ from rich.table import Table
 from workbench.measure.estimate import Estimate
 
 if TYPE_CHECKING:
-    from workbench.study import Status, Study
+    from workbench.running.status import Status
+    from workbench.study import Study
 
 #: A pipe has no width; a table that is folded to 80 columns reads badly in a log.
 _console = Console(width=None if sys.stdout.isatty() else 160)

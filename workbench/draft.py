@@ -21,6 +21,8 @@ from workbench.errors import UnknownName
 #: How a layer's weights and activations can be held. `int8_dynamic`: activation ranges found at run time;
 #: `int8_static`: ranges fixed by calibration; `int8_weight`, `int4_weight`: integer weights, activations stay float.
 PRECISIONS = ("fp32", "bf16", "fp16", "int8_dynamic", "int8_static", "int8_weight", "int4_weight")
+#: Kinds that a plan's base may be, and kinds whose layers take in whatever float the base is.
+WHOLE_MODEL, WEIGHT_ONLY = frozenset({"fp32", "bf16", "fp16"}), frozenset({"int8_weight", "int4_weight"})
 
 #: One tokenized example: input name -> list of integers, all of one length, not padded.
 Example = Mapping[str, list[int]]

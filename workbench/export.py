@@ -1,13 +1,17 @@
-"""A trial as a folder that runs on its own: lowered model, tokenizer, `run.py`, pinned requirements, model card.
+"""A trial as a folder or zip that runs on its own: lowered model, tokenizer, `run.py`, requirements, model card.
 
 Nothing in it needs this package. `python run.py --check` there answers the example texts of `check.json` and compares
-with the logits that were seen here. Left out: a server around it, pushing it to the hub.
+with the logits that were seen here. `push` is the only thing in the workbench that uploads. Left out: a server around
+the model.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import zipfile
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -15,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.card import model_card
 from workbench.compress import Artifact
-from workbench.errors import Refused, ResourceError, UserError
-from workbench.measure.estimate import Estimate
+from workbench.errors import HubError, Refused, ResourceError, UserError
+from workbench.measure.footprint import compressed_mb, size_mb
 from workbench.trial import Trial
 
 if TYPE_CHECKING:
@@ -32,16 +37,55 @@ _REQUIREMENTS = {
 }
 
 _CHECKED_EXAMPLES = 5
+#: What the code, the card and the numbers take beside model and tokenizer, in MB.
+_REST_MB = 0.03
+
+
+@dataclass(frozen=True)
+class ExportSize:
+    """What an export will take, in MB: the model, the tokenizer, all of it, and about how much as a zip."""
+
+    model: float
+    tokenizer: float
+    total: float
+    zipped: float
+
+
+def export_place(root: str | Path, name: str, *, zipped: bool = False) -> Path:
+    """Where an export called `name` goes, below `root`; raises `UserError` for a name that would lead elsewhere.
+
+    The name may come from a browser: it is one plain part of a path, and no link leads out of `root`.
+    """
+    base = Path(root).expanduser()
+    if not re.fullmatch(r"\w[\w. -]{0,99}", name) or name.endswith((".", " ")):
+        raise UserError(
+            f"{name!r} is no name for an export.",
+            allowed="letters, digits, spaces, '-', '_' and '.'",
+            do="choose another name",
+        )
+    place = base / (name if not zipped or name.endswith(".zip") else f"{name}.zip")
+    if place.resolve().parent != base.resolve():
+        raise UserError(f"{name!r} leads out of {base}.", do="choose another name")
+    return place
+
+
+def export_size(study: Study, number: int) -> ExportSize:
+    """The size of trial `number` before it is exported; raises `TrialError` where it left no model."""
+    folder = study.artifact(number).folder
+    model, tokenizer = size_mb(folder / "model"), size_mb(folder / "tokenizer")
+    zipped = compressed_mb(folder / "model") + compressed_mb(folder / "tokenizer")
+    return ExportSize(model, tokenizer, model + tokenizer + _REST_MB, zipped + _REST_MB)
 
 
 def export(study: Study, number: int, folder: str | Path) -> Path:
-    """Write trial `number` of `study` into the new `folder`.
+    """Write trial `number` of `study` into the new `folder`, or into the new file where its name ends in `.zip`.
 
-    Raises `UserError` where the folder holds something, `TrialError` where the trial left no model, and `Refused` for
-    a runtime or a tokenizer that cannot go without this package.
+    Raises `UserError` where it is there and holds something, `TrialError` where the trial left no model, and `Refused`
+    for a runtime or a tokenizer that cannot go without this package.
     """
     place = Path(folder).expanduser()
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+    packed = place.suffix == ".zip"
+    if place.exists() and (packed or not place.is_dir() or any(place.iterdir())):
         raise UserError(f"{place} holds something already.", allowed="an empty or new folder", do="name another folder")
     artifact = study.artifact(number)
     trial = next(t for t in study.trials if t.number == number)
@@ -57,9 +101,12 @@ def export(study: Study, number: int, folder: str | Path) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         _write(study, trial, artifact, partial)
-        if place.exists():
-            place.rmdir()
-        partial.rename(place)
+        if packed:
+            _pack(partial, place)
+        else:
+            if place.exists():
+                place.rmdir()
+            partial.rename(place)
     except OSError as error:
         raise ResourceError(
             f"{place} could not be written: {error.strerror or error}.", do="free some space, or name another folder"
@@ -67,6 +114,49 @@ def export(study: Study, number: int, folder: str | Path) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return place
+
+
+def push(folder: str | Path, repo: str, *, token: str | None = None, private: bool = True) -> str:
+    """Upload an exported folder to the hub as the model `repo` ("owner/name"), made when missing; its address.
+
+    Without `token` the client's own login is used. Raises `UserError` for a folder that was not exported, `HubError`
+    where the hub refuses or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, HTTPError, LocalTokenNotFoundError
+
+    place = Path(folder).expanduser()
+    if not (place / "run.py").is_file() or not (place / "model.json").is_file():
+        raise UserError(f"{place} is no exported folder.", do="export the trial as a folder first")
+    api = HfApi(token=token or None)
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        done = api.upload_folder(folder_path=str(place), repo_id=repo, commit_message="Add the compressed model")
+    except (HFValidationError, ValueError) as error:
+        raise HubError(f"{repo!r} is no id of the hub.", allowed="owner/name", do="check the spelling") from error
+    except LocalTokenNotFoundError as error:
+        raise HubError("There is no token.", do="give one that may write, or log in with: hf auth login") from error
+    except (HTTPError, OSError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        what = f"it answered {status}" if status else str(error).partition("\n")[0]
+        raise HubError(
+            f"The hub did not take {repo}: {what}.",
+            allowed="a token with the right to write to that owner",
+            do="check the token at https://huggingface.co/settings/tokens, and the connection",
+        ) from error
+    return str(getattr(done, "repo_url", None) or f"https://huggingface.co/{repo}")
+
+
+def _pack(folder: Path, target: Path) -> None:
+    """All files of `folder` as a zip whose one folder is called like the file; moved to `target` when it is whole."""
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+            for file in sorted(folder.rglob("*")):
+                archive.write(file, Path(target.stem) / file.relative_to(folder))
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _check(artifact: Artifact) -> None:
@@ -79,9 +169,15 @@ def _check(artifact: Artifact) -> None:
         )
     if not (artifact.folder / "tokenizer" / "tokenizer.json").is_file():
         raise Refused("This model's tokenizer has no tokenizer.json.", do="save a fast tokenizer with the model")
-    structure = artifact.folder / "model" / "structure.json"
-    if structure.is_file() and json.loads(structure.read_text(encoding="utf-8")).get("factory"):
+    if _structure(artifact).get("factory"):
         raise Refused("The module is built by a function of yours.", do="export a trial of onnxruntime or openvino")
+
+
+def _structure(artifact: Artifact) -> dict[str, Any]:
+    """What builds the module again, of a runtime that does."""
+    path = artifact.folder / "model" / "structure.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
 
 
 def _write(study: Study, trial: Trial, artifact: Artifact, place: Path) -> None:
@@ -91,6 +187,10 @@ def _write(study: Study, trial: Trial, artifact: Artifact, place: Path) -> None:
     code = files("workbench.standalone")
     (place / "run.py").write_text(code.joinpath("main.py").read_text(encoding="utf-8"), encoding="utf-8")
     (place / "loader.py").write_text(code.joinpath(f"{backend.name}.py").read_text(encoding="utf-8"), encoding="utf-8")
+    if _structure(artifact).get("tokens"):
+        # What drops tokens needs nothing of this package.
+        source = files("workbench").joinpath("shortening.py")
+        (place / "shortening.py").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     pinned = [f"{name}=={version(name)}" for name in ("numpy", "tokenizers", *_REQUIREMENTS[backend.name])]
     (place / "requirements.txt").write_text("\n".join(pinned) + "\n", encoding="utf-8")
     lowered = json.loads((artifact.folder / "model" / "lowered.json").read_text(encoding="utf-8"))
@@ -109,7 +209,7 @@ def _write(study: Study, trial: Trial, artifact: Artifact, place: Path) -> None:
     measured = trial.measurement
     _json(place / "measurement.json", measured.to_json(outcomes=False) if measured else {})
     _json(place / "check.json", _seen(study, artifact))
-    (place / "README.md").write_text(_card(study, trial, manifest), encoding="utf-8")
+    (place / "README.md").write_text(model_card(study, trial, manifest), encoding="utf-8")
 
 
 def _seen(study: Study, artifact: Artifact) -> dict[str, Any]:
@@ -123,42 +223,6 @@ def _seen(study: Study, artifact: Artifact) -> dict[str, Any]:
     runner.close()
     # Another machine rounds otherwise; in INT8 that moves a logit by a step of its scale.
     return {"texts": [list(text) for text in texts], "logits": logits, "tolerance": 0.25}
-
-
-def _card(study: Study, trial: Trial, manifest: dict[str, Any]) -> str:
-    measured, machine = trial.measurement, manifest["machine"]
-    lines = [
-        f"# {study.name}, trial {trial.number}",
-        "",
-        f"`{trial.recipe.title}`, made with the compression workbench on {manifest['created'][:10]}.",
-        "",
-        "```",
-        "pip install -r requirements.txt",
-        'python run.py "a text"',
-        "python run.py --check",
-        "```",
-        "",
-    ]
-    if measured:
-        rows = {
-            measured.metric: str(measured.accuracy),
-            "drop against the uncompressed model": _points(measured.drop),
-            "flips": f"{measured.flips_lost} lost, {measured.flips_gained} gained",
-            "speed-up, paired, at a fixed length": str(measured.speedup),
-            "speed-up over the data's own lengths": str(measured.speedup_real),
-            "p50": f"{measured.latency_ms.get('p50', float('nan')):.2f} ms",
-            "size on disk": f"{measured.size_mb:.1f} MB",
-            "measured on": f"{machine.get('cpu', 'unknown')}, split `{measured.split}`",
-        }
-        lines += ["| what | measured |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items()), ""]
-    lines += ["The licence of the original model and of its data applies to this folder too."]
-    return "\n".join(lines) + "\n"
-
-
-def _points(drop: Estimate | None) -> str:
-    if drop is None:
-        return "not measured"
-    return str(drop.in_points() if drop.unit == "fraction" else drop)
 
 
 def _json(path: Path, data: Any) -> None:

@@ -16,6 +16,7 @@ import dataclasses
 import math
 from abc import ABC
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Self, dataclass_transform
 
 from workbench.errors import KnobError
@@ -139,9 +140,7 @@ class Knobbed(ABC):
     @classmethod
     def knobs(cls) -> dict[str, Knob]:
         """The declared knobs by name, in order of declaration."""
-        if not dataclasses.is_dataclass(cls):
-            return {}
-        return {f.name: f.metadata["knob"] for f in dataclasses.fields(cls) if "knob" in f.metadata}
+        return _declared(cls)
 
     def settings(self, *, changed: bool = False) -> dict[str, Any]:
         """Value by knob; with `changed`, only those that differ from the default."""
@@ -170,3 +169,11 @@ class Knobbed(ABC):
     def __repr__(self) -> str:
         inside = ", ".join(f"{name}={value!r}" for name, value in self.settings(changed=True).items())
         return f"{type(self).__name__}({inside})"
+
+
+@cache
+def _declared(kind: type[Knobbed]) -> dict[str, Knob]:
+    """The knobs of one class, looked up once: a search makes thousands of instances."""
+    if not dataclasses.is_dataclass(kind):
+        return {}
+    return {f.name: f.metadata["knob"] for f in dataclasses.fields(kind) if "knob" in f.metadata}

@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from workbench.draft import Draft, Grid, Plan, Precision
+from workbench.draft import Draft, Grid, ModelFacts, Plan, Precision
 from workbench.errors import Refused
 from workbench.loading.structure import load_module, save_module
 
 _DRAFT, _TENSORS = "draft.json", "tensors.safetensors"
 #: Raised when what is written, or what a technique does, changes its meaning: nothing older is taken then.
-FORMAT = 2
+FORMAT = 3
 
 
 def is_kept(folder: Path) -> bool:
@@ -48,6 +49,7 @@ def save(draft: Draft, folder: Path) -> None:
             "kept": sorted(draft.kept),
             "notes": draft.notes,
             "blocks": list(draft.blocks),
+            "facts": asdict(draft.facts),
             "grids": {name: [grid.bits, grid.group] for name, grid in draft.grids.items()},
         }
         (partial / _DRAFT).write_text(json.dumps(rest), encoding="utf-8")
@@ -69,6 +71,7 @@ def load(folder: Path, fresh: Draft) -> Draft:
     layers = {name: precision(row) for name, row in rest["plan"]["layers"].items()}
     fresh.plan = Plan(rest["plan"]["base"], layers)
     fresh.kept, fresh.notes, fresh.blocks = frozenset(rest["kept"]), rest["notes"], tuple(rest["blocks"])
+    fresh.facts = ModelFacts(**{**rest["facts"], "layers": tuple(rest["facts"]["layers"])})
     fresh.masks = {name.removeprefix("mask."): t for name, t in tensors.items() if name.startswith("mask.")}
     fresh.grids = {
         name: Grid(bits, group, *(tensors[f"grid.{key}.{name}"] for key in ("codes", "scales", "zeros")))

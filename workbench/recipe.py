@@ -12,14 +12,15 @@ import json
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from workbench.backends.base import WORKLOAD, Backend
 from workbench.dimensions import Choice, Range, draw
-from workbench.draft import ModelFacts
+from workbench.draft import WEIGHT_ONLY, WHOLE_MODEL, ModelFacts, resolve_keep
 from workbench.errors import RecipeError, UserError
 from workbench.knobs import Knobbed
-from workbench.registry import classes, find, unknown
+from workbench.registry import find, unknown
 from workbench.techniques.base import Technique, Trained
 
 
@@ -47,7 +48,7 @@ class Recipe:
         if problem:
             raise RecipeError(problem, do="take one of them out, or change their order")
 
-    @property
+    @cached_property
     def id(self) -> str:
         """A short hash: equal recipes, and only those, have equal ids."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:12]
@@ -66,8 +67,32 @@ class Recipe:
         return frozenset(kind for step in self.steps for kind in step.precisions) or frozenset({"fp32"})
 
     def minutes(self) -> float:
-        """The most minutes that the steps were given to train in."""
-        return sum(step.minutes for step in self.steps if isinstance(step, Trained))
+        """The most minutes that the steps were given to train in; those that follow each other train in one run."""
+        runs = itertools.groupby(self.steps, lambda step: isinstance(step, Trained))
+        return sum(max(step.minutes for step in run) for trained, run in runs if trained)  # type: ignore[attr-defined]
+
+    def keeping(self, keep: Iterable[str]) -> Recipe:
+        """The same recipe with other layers left alone."""
+        return Recipe(*self.steps, backend=self.backend, keep=keep)
+
+    def edited(self, add: Iterable[str] = (), remove: Iterable[str] = (), layers: Iterable[str] = ()) -> Recipe:
+        """The same recipe with patterns added to the layers left alone, and layers taken from them.
+
+        A pattern of `keep` that covers more than is taken is replaced by the rest of its layers; `layers` are all that
+        the model has. Raises `UserError` for one that is not kept.
+        """
+        add, remove, kept, known = _patterns(add), _patterns(remove), [*self.keep], list(layers)
+        for pattern in remove:
+            if pattern in kept:
+                kept.remove(pattern)
+                continue
+            gone = resolve_keep([pattern], known)
+            covering = [p for p in kept if resolve_keep([p], known) & gone]
+            if not covering:
+                raise UserError(f"{pattern!r} is not kept.", allowed=", ".join(kept) or "nothing is kept")
+            rest = resolve_keep(covering, known) - gone
+            kept = [p for p in kept if p not in covering] + [name for name in known if name in rest]
+        return self.keeping(dict.fromkeys((*kept, *add)))
 
     def refusal(self, facts: ModelFacts) -> str | None:
         """None, or the reason why this cannot be realised for this model on this machine; costs no work."""
@@ -86,7 +111,7 @@ class Recipe:
     def from_json(cls, data: dict[str, Any]) -> Recipe:
         """The recipe that `to_json` wrote; raises `UserError`s for what is not one."""
         if not isinstance(data, dict) or not isinstance(data.get("techniques", []), list):
-            raise _no_recipe(data)
+            raise no_recipe(data)
         steps = [_from_row("techniques", row) for row in data.get("techniques", [])]
         return cls(*steps, backend=_from_row("backends", data.get("backend")), keep=data.get("keep", ()))
 
@@ -106,35 +131,6 @@ def plugin(family: str, name: str, **knobs: Any) -> Any:
     return find(family, name).make(**knobs)  # type: ignore[attr-defined]
 
 
-def recipe_from_code(code: str) -> Recipe:
-    """The recipe that `repr` printed; raises `UserError`s for what is not one.
-
-    Only plug-in names, keyword arguments and literals are read; nothing is run.
-    """
-    import ast
-
-    def build(node: ast.expr) -> Any:
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-            return ast.literal_eval(node)
-        named = {k.arg: build(k.value) for k in node.keywords if k.arg}
-        if node.func.id == "Recipe":
-            return Recipe(*map(build, node.args), **named)
-        known = {name: kind for name, kind in classes().items() if issubclass(kind, Technique | Backend)}
-        if node.func.id not in known:
-            raise unknown("plug-in class", node.func.id, ["Recipe", *known])
-        if node.args:
-            raise ValueError("a plug-in's knobs are named")
-        return known[node.func.id].make(**named)
-
-    try:
-        recipe = build(ast.parse(code, mode="eval").body)
-    except (SyntaxError, TypeError, ValueError) as error:
-        raise _no_recipe(code) from error
-    if not isinstance(recipe, Recipe):
-        raise _no_recipe(code)
-    return recipe
-
-
 def contradiction(steps: tuple[Technique, ...]) -> str | None:
     """None, or why these steps cannot stand together in this order."""
     for first, second in itertools.combinations(steps, 2):
@@ -142,21 +138,27 @@ def contradiction(steps: tuple[Technique, ...]) -> str | None:
             return f"{first.name} stands twice."
         if second.name in first.excludes or first.name in second.excludes:
             return f"{first.name} and {second.name} exclude each other."
-        if first.precisions and second.precisions:
+        if first.precisions and second.precisions and not beside(first.precisions, second.precisions):
             return f"{first.name} and {second.name} exclude each other: both set the precision of the layers."
         if first.phase > second.phase:
             return f"{first.name} stands before {second.name}, but {second.name} has to come first."
     return None
 
 
+def beside(one: frozenset[str], other: frozenset[str]) -> bool:
+    """Whether two techniques may both set precisions: one the float of the whole model, one integer weights, whose
+    layers take that float in."""
+    return (one <= WHOLE_MODEL and other <= WEIGHT_ONLY) or (one <= WEIGHT_ONLY and other <= WHOLE_MODEL)
+
+
 def _from_row(family: str, row: Any) -> Any:
     """The plug-in that `Knobbed.to_json` wrote."""
     if not isinstance(row, dict) or not isinstance(row.get("name"), str):
-        raise _no_recipe(row)
+        raise no_recipe(row)
     return plugin(family, **row)
 
 
-def _no_recipe(given: Any) -> UserError:
+def no_recipe(given: Any) -> UserError:
     return UserError(
         f"This is no recipe: {str(given)[:100]!r}.",
         allowed='{"techniques": [{"name": …}], "backend": {"name": …}, "keep": []}, or Recipe(…, backend=…)',
@@ -203,19 +205,24 @@ class Space:
     """A recipe still open: techniques that may be left out, several backends, knobs that are sets or ranges.
 
     `Space(Open("static_int8", optional=True), backends=[Open("openvino"), Open("onnxruntime")])`
+
+    `keep` may be open too, `Choice((), ("classifier",))`: it is chosen where a step sets a precision, and is its first
+    value elsewhere.
     """
 
     steps: tuple[Open, ...]
     backends: tuple[Open, ...]
-    keep: tuple[str, ...]
+    keep: tuple[str, ...] | Choice
 
-    def __init__(self, *steps: Open | str, backends: Iterable[Open | str], keep: Iterable[str] = ()) -> None:
+    def __init__(self, *steps: Open | str, backends: Iterable[Open | str], keep: Iterable[str] | Choice = ()) -> None:
         as_open = [Open(s, optional=True) if isinstance(s, str) else s for s in steps]
         # Techniques stand in the order in which they must be applied; only a Recipe's author may be wrong about it.
-        as_open.sort(key=lambda o: (find("techniques", o.name).phase, o.name))  # type: ignore[attr-defined]
+        # Those of one phase stay as they were given: prune, then lock_masks.
+        as_open.sort(key=lambda o: find("techniques", o.name).phase)  # type: ignore[attr-defined]
         object.__setattr__(self, "steps", tuple(as_open))
         object.__setattr__(self, "backends", tuple(Open(b) if isinstance(b, str) else b for b in backends))
-        object.__setattr__(self, "keep", _patterns(keep))
+        kept = Choice(*map(_patterns, keep.values)) if isinstance(keep, Choice) else _patterns(keep)
+        object.__setattr__(self, "keep", kept)
         if not self.backends:
             raise UserError("A space without a backend.", allowed="at least one backend")
         names = [s.name for s in self.steps]
@@ -236,7 +243,13 @@ class Space:
             found.update({f"backend{i}.{k}": v for k, v in backend.opened().items()})
         for step in self.steps:
             found.update({f"{step.name}.{k}": v for k, v in step.opened().items()})
+        if isinstance(self.keep, Choice):
+            found["keep"] = self.keep
         return found
+
+    def keeps(self) -> tuple[tuple[str, ...], ...]:
+        """Every choice of layers left alone, the space's own first."""
+        return self.keep.values if isinstance(self.keep, Choice) else (self.keep,)
 
     def build(self, point: dict[str, Any]) -> Recipe:
         """The recipe at one point of `dimensions`; raises `RecipeError` where its steps contradict each other."""
@@ -253,7 +266,10 @@ class Space:
         i = point["backend"]
         b = self.backends[i]
         opened = {k: _cast(b, "backends", k, point[f"backend{i}.{k}"]) for k in b.opened()}
-        return Recipe(*steps, backend=plugin("backends", b.name, **b.fixed(), **opened), keep=self.keep)
+        keep = self.keeps()[0]
+        if isinstance(self.keep, Choice) and any(step.precisions for step in steps):
+            keep = point["keep"]
+        return Recipe(*steps, backend=plugin("backends", b.name, **b.fixed(), **opened), keep=keep)
 
     def workload(self) -> Backend:
         """A backend that stands for the first one's workload; open knobs are at their lowest or first value."""
@@ -284,6 +300,8 @@ class Space:
                 steps = [step for step, wanted in zip(self.steps, on, strict=True) if wanted]
                 opened = {f"backend{i}.{k}": v for k, v in backend.opened().items()}
                 opened |= {f"{step.name}.{k}": v for step in steps for k, v in step.opened().items()}
+                if isinstance(self.keep, Choice) and any(_precise(step) for step in steps):
+                    opened["keep"] = self.keep
                 optional = {step.name: step in steps for step in self.steps if step.optional}
                 grids = [d.values if isinstance(d, Choice) else d.grid() for d in opened.values()]
                 for values in itertools.product(*grids):
@@ -304,18 +322,23 @@ class Space:
         return {
             "techniques": [_open_json(s) for s in self.steps],
             "backends": [_open_json(b) for b in self.backends],
-            "keep": list(self.keep),
+            "keep": {"choice": [list(k) for k in self.keep.values]} if isinstance(self.keep, Choice) else [*self.keep],
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Space:
         """The space that `to_json` wrote."""
         steps, backends = ([_open_from(row) for row in data[key]] for key in ("techniques", "backends"))
-        return cls(*steps, backends=backends, keep=data.get("keep", ()))
+        keep = data.get("keep", ())
+        return cls(*steps, backends=backends, keep=Choice(*keep["choice"]) if isinstance(keep, dict) else keep)
 
     def __repr__(self) -> str:
         keep = f", keep={self.keep!r}" if self.keep else ""
         return f"Space({''.join(f'{s!r}, ' for s in self.steps)}backends={list(self.backends)!r}{keep})"
+
+
+def _precise(one: Open) -> bool:
+    return bool(find("techniques", one.name).precisions)  # type: ignore[attr-defined]
 
 
 def _check(family: str, one: Open) -> None:

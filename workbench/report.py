@@ -64,7 +64,7 @@ const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const goal = document.getElementById("goal");
 const draw = () => {
   const figure = figures[dark.matches ? "dark" : "light"][goal.checked ? 1 : 0];
-  Plotly.react("front", figure.data, figure.layout, {responsive: true, displaylogo: false});
+  Plotly.react("front", figure.data, figure.layout, {responsive: true, displaylogo: false, showSendToCloud: false});
 };
 dark.addEventListener("change", draw);
 goal.addEventListener("change", draw);

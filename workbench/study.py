@@ -15,22 +15,26 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.compress import Artifact
 from workbench.errors import StoreError, TrialError, UserError
+from workbench.quick import TIMING_SECONDS, at_most
 from workbench.recipe import Recipe, Space, plugin
 from workbench.running.owner import Owner
+from workbench.running.scans import Scans
+from workbench.running.status import Status, state_of
 from workbench.running.store import Store
 from workbench.running.sweep import Sweep
 from workbench.table import row_of
 from workbench.tasks.base import Task, make_task, task_from_json
-from workbench.trial import Trial
-from workbench.tuning.front import front
-from workbench.tuning.goal import Goal
+from workbench.trial import Trial, no_model
+from workbench.tuning.choosing import best, nearest
+from workbench.tuning.effort import as_space
+from workbench.tuning.front import Step, front, history, holds
+from workbench.tuning.goal import Goal, affordable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,27 +45,7 @@ __all__ = ["Status", "Study", "make_task", "studies"]
 STOP_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class Status:
-    """What is happening: `state` is idle, running, stopping, interrupted (the runner died) or failed.
-
-    `trial`, `title`, `stage` and `progress` (0 … 1) are of the running trial; `done` counts this sweep's finished
-    trials, `planned` the most it may run; `seconds` since it began; `best` is the trial that meets the goal best.
-    """
-
-    state: str
-    message: str = ""
-    trial: int | None = None
-    title: str = ""
-    stage: str = ""
-    progress: float = 0.0
-    done: int = 0
-    planned: int | None = None
-    seconds: float = 0.0
-    best: int | None = None
-
-
-class Study:
+class Study(Scans):
     """`Study("runs/demo", make_task("demo"))` opens or creates; `Study("runs/demo")` opens.
 
     Raises `StoreError` for a store that cannot be used, and `UserError` where `task` is another one than the study's.
@@ -107,14 +91,12 @@ class Study:
     @property
     def baseline(self) -> Trial | None:
         """Trial 0, the uncompressed model; None before it was started."""
-        trials = self.trials
-        return trials[0] if trials else None
+        return next(iter(self.trials), None)
 
     @property
     def goal(self) -> Goal | None:
         """The goal of the latest sweep."""
-        known = self._store.get("sweep")
-        return Goal(**known["goal"]) if known else None
+        return Goal(**known["goal"]) if (known := self._store.get("sweep")) else None
 
     @property
     def prepared(self) -> dict[str, Any]:
@@ -124,7 +106,9 @@ class Study:
     @property
     def notes(self) -> list[str]:
         """What a reader of the numbers should know, such as that selection and report used the same examples."""
-        return list(self.prepared.get("describe", {}).get("notes", []))
+        first, goal = self.baseline, self.goal
+        caution = goal.caution(first.measurement.accuracy.value) if goal and first and first.measurement else ""
+        return [*self.prepared.get("describe", {}).get("notes", []), *filter(None, [caution])]
 
     def refused(self) -> list[dict[str, Any]]:
         """Recipes that were refused before any work: `recipe`, `title`, `reason`."""
@@ -134,30 +118,42 @@ class Study:
 
     def rows(self) -> list[dict[str, Any]]:
         """One plain row per trial, as `workbench front --all --json` prints it."""
-        return [row_of(trial, self.code(trial)) for trial in self.trials]
+        trials, goal = self.trials, self.goal or Goal()
+        kept, first = holds(trials, goal), trials[0].measurement if trials else None
+        sure = [goal.sure(t.measurement, first.accuracy.value) if t.measurement and first else None for t in trials]
+        return [
+            {**row_of(t, self.code(t), kept.get(t.number)), "goal": s and s.word, "goal_text": s and s.text}
+            for t, s in zip(trials, sure, strict=True)
+        ]
 
     def frame(self) -> pd.DataFrame:
         """One row per trial; estimates are split into `name`, `name_low`, `name_high`."""
         from workbench.table import frame_of
 
-        return frame_of([(trial, self.code(trial)) for trial in self.trials])
+        return frame_of(self.rows())
 
     def front(self) -> list[int]:
-        """Numbers of the trials that nothing beats in both accuracy and speed, smallest drop first."""
-        return front(self.trials)
+        """Numbers of the trials that nothing beats in both accuracy and speed (or what the goal minimises), smallest
+        drop first."""
+        return front(self.trials, self.goal or Goal())
+
+    def history(self, goal: Goal | None = None) -> list[Step]:
+        """The hypervolume of the front after every trial."""
+        return history(self.trials, goal or self.goal or Goal())
 
     def best(self, goal: Goal | None = None) -> Trial:
         """The trial that meets the goal and minimises what it says; the baseline where nothing else does.
 
         Raises `TrialError` before the baseline has been measured.
         """
-        goal = goal or self.goal or Goal()
-        trials = [t for t in self.trials if t.measurement is not None]
-        if not trials or trials[0].measurement is None:
+        found = best(self.trials, goal or self.goal or Goal())
+        if found is None:
             raise TrialError("Nothing has been measured yet.", do="run a sweep first: study.tune(space)")
-        base = trials[0].measurement.accuracy.value
-        passing = [t for t in trials if t.measurement and goal.met(t.measurement, base)]
-        return min(passing or trials[:1], key=lambda t: goal.cost(t.measurement))  # type: ignore[arg-type]
+        return found
+
+    def nearest(self, goal: Goal | None = None, count: int = 3) -> list[tuple[Trial, float]]:
+        """Trials that miss the goal by least, with the points of the metric that each misses."""
+        return nearest(self.trials, goal or self.goal or Goal(), count)
 
     def code(self, trial: Trial) -> str:
         """The line of Python that runs this trial's recipe in this study."""
@@ -172,51 +168,63 @@ class Study:
             "task": self._store.get("task"),
             "machine": base.measurement.machine if base and base.measurement else {},
             "baseline": base.number if base else None,
-            "front": front(trials),
-            "trials": [row_of(trial, self.code(trial)) for trial in trials],
+            "front": self.front(),
+            "trials": self.rows(),
             "refused": self.refused(),
             "notes": self.notes,
+            "sweep": self._store.get("sweep"),
         }
 
     # --- steering ---------------------------------------------------------------------------------------------
 
     def start(
         self,
-        space: Space,
-        strategy: str = "grid",
+        space: Space | Recipe,
+        strategy: str = "frontier",
         goal: Goal | None = None,
         *,
         seed: int = 0,
         trial_seconds: float = 1800.0,
         timing_seconds: float = 6.0,
     ) -> None:
-        """Have a runner search `space` in the background; returns at once.
+        """Have a runner search `space` (or measure one recipe) in the background; returns at once.
 
         Raises `UserError` where a sweep of this study is running already, or nothing of the space can be built.
         """
         if self.status().state in ("running", "stopping"):
             raise UserError("A sweep of this study is running already.", do="stop it first, or wait for its end")
+        space = as_space(space)
         if next(space.recipes(), None) is None:
             raise UserError("This space holds no recipe that is free of contradiction.", do="make techniques optional")
-        limits = {"trial_seconds": trial_seconds, "timing_seconds": timing_seconds}
-        sweep = Sweep.new(space, plugin("strategies", strategy, seed=seed), goal or Goal(), **limits)
+        limits = {"trial_seconds": trial_seconds, "timing_seconds": at_most(timing_seconds, TIMING_SECONDS)}
+        sweep = Sweep.new(space, plugin("strategies", strategy, seed=seed), affordable(goal or Goal()), **limits)
         self._store.set("sweep", sweep.to_json())
         self._spawn()
 
-    def tune(self, space: Space, strategy: str = "grid", goal: Goal | None = None, **options: Any) -> Trial:
+    def tune(self, space: Space, strategy: str = "frontier", goal: Goal | None = None, **options: Any) -> Trial:
         """`start`, then wait for the end; gives the best trial. Raises `TrialError` where the sweep failed."""
         self.start(space, strategy, goal, **options)
         self.wait()
         return self.best()
 
-    def run(self, recipe: Recipe) -> Trial:
+    def rerun(self, number: int, keep_add: Iterable[str] = (), keep_remove: Iterable[str] = ()) -> Trial:
+        """Run trial `number` with layers added to, or taken from, those left alone; the new trial knows its parent.
+
+        Raises what `run` raises, and `UserError` for layers that the model has not, or that were not kept.
+        """
+        old = self._trial(number)
+        recipe = old.recipe.edited(keep_add, keep_remove, self.task.facts().layers)
+        return self.run(recipe, {"origin": "edit", "parent": number})
+
+    def run(self, recipe: Recipe, meta: dict[str, Any] | None = None) -> Trial:
         """Measure one recipe and give its trial; one that the study holds already is not run twice.
 
-        Raises `Refused` (before any work) and `TrialError` with the reason where it failed.
+        `meta` is kept with a new trial, such as where it comes from. Raises `Refused` (before any work) and
+        `TrialError` with the reason where it failed.
         """
         if (found := self._store.find(recipe)) is None or not found.finished:
             self._store.set(f"refused:{recipe.id}", None)
-            self._store.set(f"queue:{uuid.uuid4().hex[:12]}", {"recipe": recipe.to_json()})
+            self._store.set(f"queue:{uuid.uuid4().hex[:12]}", {"recipe": recipe.to_json(), "meta": meta or {}})
         for _ in range(3):  # A runner that is about to end may not see the order any more; then another one does.
             if (found and found.finished) or self._store.get(f"refused:{recipe.id}"):
                 break
@@ -240,21 +248,25 @@ class Study:
             self._spawn()
 
     def resume(self) -> None:
-        """Go on with the latest sweep where it stood; nothing finished is run again."""
+        """Go on with the latest sweep and with scans where they stood; nothing finished is run again."""
         known = self._store.get("sweep")
-        if not known:
-            raise UserError("This study has no sweep to resume.", do="start one: study.start(space)")
         if self.status().state in ("running", "stopping"):
             return
-        self._store.set("stop", None)
-        self._store.set("sweep", {**known, "state": "running", "message": ""})
+        if not self._reopen() and not known:
+            raise UserError("This study has no sweep to resume.", do="start one: study.start(space)")
+        if known:
+            self._store.set("sweep", {**known, "state": "running", "message": ""})
         self._spawn()
+
+    def pause(self) -> None:
+        """Let the running trial end, then the sweep; `resume` goes on. Returns at once; a no-op when idle."""
+        if self._runners() and (known := self._store.get("sweep")):
+            self._store.set("pause", known["id"])
 
     def stop(self, *, wait: bool = True) -> None:
         """End the running trial at once (it is put back, not lost) and the sweep with it; a no-op when idle."""
         owners = self._runners()
-        known = self._store.get("sweep")
-        if known:
+        if known := self._store.get("sweep"):
             self._store.set("stop", known["id"])
         for owner in owners:
             if owner.alive() and owner.host == Owner.me().host:
@@ -269,7 +281,7 @@ class Study:
         attributes = self._store.attributes()
         known, runners = attributes.get("sweep"), self._runners(attributes)
         trials = self.trials
-        state, message = _state(known, runners, attributes)
+        state, message = state_of(known, runners, attributes)
         said = [v for k, v in attributes.items() if k.startswith("runner:") and v]
         row: dict[str, Any] = said[0] if runners and said else {}
         running = next((t for t in trials if t.state == "running"), None) if runners else None
@@ -312,11 +324,10 @@ class Study:
     def artifact(self, number: int) -> Artifact:
         """The lowered model of trial `number`; raises `TrialError` where it has none."""
         trial = self._trial(number)
-        folder = self.folder / "artifacts" / trial.recipe.id
+        places = [self.folder / "artifacts" / name for name in (trial.folder, trial.recipe.id)]
+        folder = next((place for place in places if place.exists()), places[-1])
         if trial.measurement is None or not folder.exists():
-            raise TrialError(
-                f"Trial {number} left no model: {trial.error or trial.state}.", do="choose a complete trial"
-            )
+            raise no_model(trial, folder)
         return Artifact.open(folder)
 
     def delete(self) -> None:
@@ -346,7 +357,8 @@ class Study:
 
     def _spawn(self) -> None:
         """Start a runner in a session of its own, and wait until it has said so or has died."""
-        self._store.set("stop", None)
+        for order in ("stop", "pause"):
+            self._store.set(order, None)
         before = {owner.id for owner in self._runners()}
         log = self.folder / "logs" / "runner.log"
         log.parent.mkdir(exist_ok=True)
@@ -376,17 +388,6 @@ def studies(root: str | Path = "runs") -> Iterator[Path]:
     base = Path(root).expanduser()
     marks = [*base.glob("study.db"), *base.glob("*/study.db"), *base.glob("store.url"), *base.glob("*/store.url")]
     yield from sorted({m.parent for m in marks}, key=lambda f: -f.stat().st_mtime)
-
-
-def _state(known: dict[str, Any] | None, runners: list[Owner], attributes: dict[str, Any]) -> tuple[str, str]:
-    if runners:
-        stopping = bool(known and attributes.get("stop") == known["id"])
-        return ("stopping" if stopping else "running"), ""
-    if known and known["state"] == "running":
-        return "interrupted", "the runner is gone; resume goes on where it stood"
-    if known and known["state"] == "failed":
-        return "failed", known["message"]
-    return "idle", known["message"] if known else ""
 
 
 def _remembered_url(folder: Path) -> str | None:

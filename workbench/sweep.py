@@ -9,7 +9,8 @@ from typing import Any
 from workbench.errors import UserError
 from workbench.recipe import Choice, Open, Space
 from workbench.registry import find
-from workbench.study import Status, Study, make_task
+from workbench.running.status import Status
+from workbench.study import Study, make_task
 from workbench.tasks.base import Progress
 from workbench.tuning.goal import Goal, parse_budget
 
@@ -26,10 +27,13 @@ def sweep(
     techniques: Iterable[str] = TECHNIQUES,
     backends: Iterable[str] = BACKENDS,
     keep: Iterable[str] = (),
-    strategy: str = "grid",
+    strategy: str = "frontier",
     budget: str = "20",
     max_drop: float = 0.01,
     absolute: bool = False,
+    minimise: str = "latency",
+    evidence: float = 0.5,
+    whole_front: bool = False,
     workload: Mapping[str, Any] | None = None,
     seed: int = 0,
     trial_limit: str = "30min",
@@ -42,11 +46,13 @@ def sweep(
 
     Techniques and backends are names, with knobs where wanted: `static_int8:samples=100|300`. `workload` sets
     `threads`, `batch`, `sequence` and `padding` of every backend; `budget` is trials (`20`) or time (`15min`);
+    `minimise`, `evidence` and `whole_front` are those of `Goal`;
     `task_options` go to the task (`text`, `label`, `metric`, `reserve` …). A study that was cut short is resumed:
     nothing finished runs twice. Everything is checked before the study is made.
     """
     trials, minutes = parse_budget(budget)
-    goal = Goal(max_drop=max_drop, absolute=absolute, trials=trials, minutes=minutes)
+    wanted = {"minimise": minimise, "evidence": evidence, "front": whole_front}
+    goal = Goal(max_drop=max_drop, absolute=absolute, trials=trials, minutes=minutes, **wanted)  # type: ignore[arg-type]
     limit = parse_budget(trial_limit)[1]
     if limit is None:
         raise UserError(f"The time limit {trial_limit!r} is no time.", allowed="a time such as 90s or 30min")

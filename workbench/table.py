@@ -31,8 +31,11 @@ _PLAIN = (
 _LATENCIES = ("latency_ms", "baseline_latency_ms", "latency_real_ms")
 
 
-def row_of(trial: Trial, code: str) -> dict[str, Any]:
-    """One trial as plain data: estimates are `{"value", "low", "high", "n", "unit"}`, None where not measured."""
+def row_of(trial: Trial, code: str, broken: str | None = None) -> dict[str, Any]:
+    """One trial as plain data: estimates are `{"value", "low", "high", "n", "unit"}`, None where not measured.
+
+    `broken` says why a front member does not hold on the report split, '' where it does; None where nothing is known.
+    """
     measured = trial.measurement
     row: dict[str, Any] = {
         "number": trial.number,
@@ -54,17 +57,19 @@ def row_of(trial: Trial, code: str) -> dict[str, Any]:
     row["seconds"] = trial.seconds
     row["error"] = trial.error or None
     row["report"] = _report(trial.report)
+    row["holds"] = None if broken is None else not broken
+    row["holds_not"] = broken or None
+    row["parent"] = trial.meta.get("parent")
     return row
 
 
-def frame_of(trials: Iterable[tuple[Trial, str]]) -> pd.DataFrame:
-    """One row per (trial, its code): an estimate `x` becomes the columns `x`, `x_low`, `x_high`, and a latency
+def frame_of(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """The rows of `row_of` as a table: an estimate `x` becomes the columns `x`, `x_low`, `x_high`, and a latency
     becomes its p50, with `_p90` and `_p99` beside it."""
     import pandas as pd
 
     flat = []
-    for trial, code in trials:
-        row = row_of(trial, code)
+    for row in map(dict, rows):
         for name in _ESTIMATES:
             value = row.pop(name) or {}
             row |= {name: value.get("value"), f"{name}_low": value.get("low"), f"{name}_high": value.get("high")}
@@ -85,7 +90,18 @@ def _empty_columns() -> list[str]:
         columns += [name, f"{name}_low", f"{name}_high"]
     for name in _LATENCIES:
         columns += [name, f"{name}_p90", f"{name}_p99"]
-    return [*columns, "seconds", "error", "report_accuracy", "report_drop"]
+    return [
+        *columns,
+        "seconds",
+        "error",
+        "holds",
+        "holds_not",
+        "parent",
+        "goal",
+        "goal_text",
+        "report_accuracy",
+        "report_drop",
+    ]
 
 
 def _report(measured: Measurement | None) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ import numpy as np
 from workbench.checkpoint import Checkpoint
 from workbench.draft import Draft, Example
 from workbench.errors import DataError, Refused, UserError
+from workbench.quick import MINUTES, STEPS, at_most
 
 if TYPE_CHECKING:
     import torch
@@ -153,6 +154,7 @@ def train(draft: Draft, parts: Sequence[Part], pace: Pace) -> None:
     if draft.module is None:
         raise Refused("Training needs a PyTorch module, and an ONNX file has none.", do="start from the checkpoint")
     examples, targets = draft.data.training()
+    pace = replace(pace, minutes=at_most(pace.minutes, MINUTES), steps=at_most(pace.steps or None, STEPS) or 0)
     run = Run(draft, draft.module, pace, examples, targets)
     with _ready(run), torch.random.fork_rng(devices=[]):
         torch.manual_seed(pace.seed)

@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 from workbench.console import show_front
-from workbench.recipe import Recipe, recipe_from_code
+from workbench.parsing import recipe_from_code
+from workbench.recipe import Recipe
 from workbench.study import Study
 from workbench.tasks.base import make_task
 
@@ -43,6 +44,7 @@ STACK = [
     f"Recipe({DROP}, {INT8}, backend={FIXED})",
     f"Recipe({DROP}, {NARROW}, {INT8}, backend={FIXED})",
     f"Recipe({DROP}, {NARROW}, {TEACH}, {INT8}, backend={FIXED})",
+    f"Recipe({DROP}, {NARROW}, {TEACH}, SmoothQuant(), {INT8}, backend={FIXED})",
     f"Recipe({DROP}, {NARROW}, {TEACH}, {INT8}, backend=OpenVINO({WORKLOAD}))",
 ]
 

@@ -37,6 +37,7 @@ def measure(folder: Path) -> Study:
             ASSETS / "data" / "sst2",
             study=folder,
             budget="30",
+            strategy="grid",
             techniques=techniques,
             backends=backends,
             workload={"batch": 1, "sequence": 128, "threads": 2},

@@ -18,7 +18,7 @@ import numpy as np
 from workbench.compress import draft
 from workbench.measure.accuracy import drop, flips
 from workbench.measure.outcomes import Outcomes
-from workbench.recipe import recipe_from_code
+from workbench.parsing import recipe_from_code
 from workbench.tasks.base import Task, make_task
 
 HERE = Path(__file__).resolve().parent

@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,6 +47,21 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder} holds no lowered model: it has no {SETTINGS}.", do="compress the recipe again")
     settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return settings
+
+
+def spread(count: int) -> list[int]:
+    """Numbers of `count` logical cores that this process may use, of different physical ones first; [] for a single
+    thread, where there are not as many, and on systems that do not tell."""
+    if count < 2 or not hasattr(os, "sched_getaffinity"):
+        return []
+    first: dict[str, int] = {}
+    allowed = sorted(os.sched_getaffinity(0))
+    for core in allowed:
+        place = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+        first.setdefault(place.read_text() if place.is_file() else str(core), core)
+    apart = list(first.values())
+    found = [*apart, *(core for core in allowed if core not in apart)][:count]
+    return found if len(found) == count else []
 
 
 def threads(wanted: int) -> int:

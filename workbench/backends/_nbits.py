@@ -7,6 +7,7 @@ ContribOperators.md (com.microsoft). Left out: `g_idx`, and activations quantize
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,36 @@ def layers(graph: Any) -> dict[str, str]:
             bits = next(attribute.i for attribute in node.attribute if attribute.name == "bits")
             found[node.input[1].removesuffix("_codes")] = f"int{bits}_weight"
     return found
+
+
+def matrices(graph: Any, names: Collection[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """(layer, weight) of every `MatMulNBits`, decoded: float32 of shape (out, in); only `names` where given."""
+    from onnx import numpy_helper
+
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        name = node.input[1].removesuffix("_codes") if node.op_type == OPERATOR else ""
+        if not name or (names is not None and name not in names):
+            continue
+        shape = {attribute.name: attribute.i for attribute in node.attribute}
+        codes, scales, *zeros = (numpy_helper.to_array(stored[key]) for key in node.input[1:4])
+        yield name, _decoded(codes, scales, zeros[0] if zeros else None, shape)
+
+
+def _decoded(codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray | None, shape: dict[str, int]) -> np.ndarray:
+    outside, count = codes.shape[:2]
+    four = shape["bits"] == 4
+    whole = _each(codes) if four else codes
+    middle: Any = 2.0 ** (shape["bits"] - 1)
+    if zeros is not None:
+        middle = (_each(zeros) if four and zeros.dtype == np.uint8 else zeros).reshape(outside, -1)[:, :count, None]
+    weight = (whole.astype(np.float32) - middle) * scales.reshape(outside, count, 1)
+    return np.ascontiguousarray(weight.reshape(outside, -1)[:, : shape["K"]], dtype=np.float32)
+
+
+def _each(codes: np.ndarray) -> np.ndarray:
+    """The codes of 4 bits that lie two in a byte, one by one."""
+    return np.stack((codes & 15, codes >> 4), axis=-1).reshape(*codes.shape[:-1], -1)
 
 
 def _block(grid: Grid, name: str) -> int:

@@ -8,9 +8,11 @@ which is deprecated, and external data: one file holds at most 2 GB.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from workbench.backends._attention import fused_attention
 from workbench.backends._lowering import example, positional, quiet
@@ -79,6 +81,41 @@ def linear_nodes(graph: Any) -> Iterator[Any]:
         weight = constants.get(node.input[1]) if node.op_type in ("MatMul", "Gemm") else None
         if weight is not None and len(weight.dims) == 2:
             yield node
+
+
+def matrices(
+    graph: Any, layers: Mapping[str, str], names: Collection[str] | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(layer, weight) of every linear layer in a stored graph, in float or INT8: float32 of shape (out, in).
+
+    `layers` gives the layer's name by that of its weight before it was quantized; `names` are those wanted, or all.
+    """
+    from onnx import numpy_helper
+
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    decoded = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    for node in graph.node:
+        if node.op_type not in ("MatMul", "Gemm", "MatMulInteger"):
+            continue
+        source = decoded[node.input[1]].input[0] if node.input[1] in decoded else node.input[1]
+        plain = source.removesuffix("_quantized")
+        # The dynamic quantizer turns the weight of a Gemm round first.
+        name = layers.get(plain.removesuffix("_Transposed"))
+        if source not in stored or name is None or (names is not None and name not in names):
+            continue
+        matrix = numpy_helper.to_array(stored[source]).astype(np.float32)
+        flipped = any(a.name == "transB" and a.i for a in node.attribute)
+        matrix = matrix if flipped else matrix.T
+        if source != plain:
+            # One scale for each output, or one for all; both quantizers give these names.
+            scale, zero = (numpy_helper.to_array(stored[f"{plain}_{part}"]) for part in ("scale", _zero(plain, stored)))
+            matrix = (matrix - zero.astype(np.float32).reshape(-1, 1)) * scale.reshape(-1, 1)
+        yield name, np.ascontiguousarray(matrix, dtype=np.float32)
+
+
+def _zero(plain: str, stored: Mapping[str, Any]) -> str:
+    """The last part of the zero point's name: ONNX Runtime's quantizer and ours differ in it."""
+    return "zero_point" if f"{plain}_zero_point" in stored else "zero"
 
 
 def file_macs(graph: Any, sequence: int) -> dict[str, int]:

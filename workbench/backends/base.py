@@ -7,7 +7,7 @@ really took effect is read from the lowered model (`Effect`), never from the rec
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -38,6 +38,16 @@ class Effect:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class NodeTime:
+    """What the runtime's own profiler says of one node: the `layer` it computes ('' for none), its operator type
+    (`kind`), and its milliseconds in every call."""
+
+    layer: str
+    kind: str
+    ms: tuple[float, ...]
+
+
 class Runner(ABC):
     """A loaded model. Calling it takes `Batch` (int64 arrays of shape (batch, sequence)) and returns logits, float32
     of shape (batch, classes), or (batch, length, vocabulary) of a language model, `length` at least the batch's."""
@@ -48,6 +58,13 @@ class Runner(ABC):
     @abstractmethod
     def effect(self) -> Effect:
         """What took effect, read from the loaded model."""
+
+    def profile(self, batch: Batch, calls: int) -> list[NodeTime]:
+        """Where the time of `calls` calls with `batch` goes; raises `Refused` where the runtime cannot tell.
+
+        Profiling costs time itself, so the sum is more than a call takes without.
+        """
+        raise Refused("This runtime does not tell what single layers take.", do="use openvino, onnxruntime or eager")
 
     def close(self) -> None:  # noqa: B027 - most runtimes need nothing
         """Free the runtime's threads and memory."""
@@ -103,6 +120,17 @@ class Backend(Knobbed):
     @abstractmethod
     def load(self, folder: Path) -> Runner:
         """A runner from a folder that `lower` wrote with equal knobs."""
+
+    def weights(self, folder: Path, names: Collection[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        """(layer, weight) of what `lower` wrote, in the model's order; only `names` where they are given.
+
+        The weight is the matrix that the runtime multiplies by, codes decoded: float32 of shape (out, in). Raises
+        `Refused` where it cannot be read back.
+        """
+        raise Refused(
+            f"{self.title} keeps weights in a layout of its own, which cannot be read back.",
+            do="look at a trial of another runtime",
+        )
 
     def batches(self, examples: Sequence[Example], pad: dict[str, int]) -> Iterator[Batch]:
         """`examples` in order as padded batches under this backend's `batch`, `sequence` and `padding` knobs.

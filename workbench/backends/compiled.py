@@ -36,7 +36,7 @@ from workbench.backends._lowering import (
     write_settings,
 )
 from workbench.backends._pt2e import mix_bf16, quantize
-from workbench.backends.base import Backend, Effect, Runner, require_module
+from workbench.backends.base import Backend, Effect, NodeTime, Runner, require_module
 from workbench.draft import Batch, Draft, ModelFacts
 from workbench.errors import Refused
 from workbench.knobs import knob
@@ -198,6 +198,13 @@ class CompiledRunner(Runner):
             tensors = [tensor.to(self._device) for tensor in tensors]
         answer: np.ndarray = self._run(tensors)[0].cpu().numpy()
         return answer[:rows]
+
+    def profile(self, batch: Batch, calls: int) -> list[NodeTime]:
+        """Refused: the package is one function of machine code, in which kernels of several layers are fused."""
+        raise Refused(
+            "PyTorch compiled is one function of fused kernels, which tells no layer's time.",
+            do="see where the time goes on openvino, onnxruntime or eager",
+        )
 
     def effect(self) -> Effect:
         """Layers from the graph that was compiled; that it really has as many INT8 kernels is read from its code.

@@ -9,6 +9,7 @@ rewritten modules for; the compiled backend has it.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,7 +28,8 @@ from workbench.backends._lowering import (
     threads,
     write_settings,
 )
-from workbench.backends.base import Backend, Effect, Runner, require_module
+from workbench.backends._torch_profile import profile
+from workbench.backends.base import Backend, Effect, NodeTime, Runner, require_module
 from workbench.draft import Batch, Draft, ModelFacts
 from workbench.errors import Refused
 from workbench.knobs import knob
@@ -102,6 +104,14 @@ class Eager(Backend):
             module = _load(folder, settings)
         return EagerRunner(module.to(self.device), settings["macs"])
 
+    def weights(self, folder: Path, names: Collection[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        settings = read_settings(folder)
+        with quiet():
+            module = _load(folder, settings)
+        for name in settings["macs"]:
+            if names is None or name in names:
+                yield name, _matrix(module.get_submodule(name))
+
 
 class EagerRunner(Runner):
     """A module called under `torch.inference_mode`."""
@@ -118,6 +128,10 @@ class EagerRunner(Runner):
             tensors = {name: self._from_numpy(array).to(self._device) for name, array in batch.items()}
             answer: np.ndarray = logits(self._module(**tensors)).float().cpu().numpy()
         return answer
+
+    def profile(self, batch: Batch, calls: int) -> list[NodeTime]:
+        """By PyTorch's profiler, with every layer marked; the rest is the own time of operators outside of layers."""
+        return profile(self._module, list(self._macs), lambda: self(batch), calls)
 
     def effect(self) -> Effect:
         children = dict(self._module.named_modules())
@@ -248,6 +262,19 @@ def _is_linear(child: Any) -> bool:
     import torch
 
     return isinstance(child, torch.nn.Linear)
+
+
+def _matrix(child: Any) -> np.ndarray:
+    """What a layer multiplies by, float32 of shape (out, in)."""
+    if _is_int8(child):
+        weight = child.weight().dequantize()
+    elif _is_packed(child):
+        weight = child.weight()
+    else:
+        # Conv1D keeps its weight the other way round.
+        weight = child.weight if _is_linear(child) else child.weight.T
+    matrix: np.ndarray = weight.detach().float().cpu().numpy()
+    return matrix
 
 
 def _precision(child: Any) -> str:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -39,7 +40,7 @@ from workbench.backends._lowering import (
     threads,
     write_settings,
 )
-from workbench.backends.base import Backend, Effect, Runner
+from workbench.backends.base import Backend, Effect, NodeTime, Runner
 from workbench.draft import Batch, Draft, Precision
 from workbench.errors import Refused
 from workbench.knobs import knob
@@ -131,6 +132,17 @@ class OpenVINO(Backend):
             model.reshape({port: openvino.PartialShape(bounds) for port in model.inputs})
         return OpenVinoRunner(model, settings, threads(self.threads), fixed)
 
+    def weights(self, folder: Path, names: Collection[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        import openvino
+
+        layers = read_settings(folder)["layers"]
+        model = openvino.Core().read_model(str(folder / MODEL))
+        for op in model.get_ordered_ops():
+            name = _layer_of(op.get_friendly_name(), layers) if op.get_type_name() == "MatMul" else None
+            if name and (names is None or name in names):
+                matrix = _evaluated(op.input_value(1))
+                yield name, matrix if op.get_attributes()["transpose_b"] else matrix.T
+
     def _quantize(self, model: Any, layers: dict[str, str], precision: Precision, draft: Draft) -> Any:
         import nncf
 
@@ -152,6 +164,16 @@ class OpenVINO(Backend):
         )
 
 
+@dataclass(frozen=True)
+class _Node:
+    """A node of the execution graph: its name, type, precision, and the layers that it computes."""
+
+    name: str
+    kind: str
+    precision: str
+    layers: list[str]
+
+
 class OpenVinoRunner(Runner):
     """A compiled model with one infer request that is used again and again."""
 
@@ -169,21 +191,10 @@ class OpenVinoRunner(Runner):
 
     def effect(self) -> Effect:
         """Read from the plugin's execution graph, after its own fusions."""
-        nodes: Counter[str] = Counter()
-        named: dict[str, str] = {}
-        nameless: list[str] = []
-        for node in self._compiled.get_runtime_model().get_ordered_ops():
-            info = {key: value.astype(str) for key, value in node.get_rt_info().items()}
-            nodes[info["layerType"]] += 1
-            originals = info["originalLayersNames"].split(",")
-            found = [layer for layer in (_layer_of(name, self._settings["layers"]) for name in originals) if layer]
-            # A subgraph compiles several layers into one; of another node only the first name is its own.
-            kind = info["layerType"]
-            own = found if kind == "Subgraph" else found[:1] if kind in ("FullyConnected", "MatMul") else []
-            named |= dict.fromkeys(own, self._kind(node, info))
-            if kind == "FullyConnected" and not own:
-                nameless.append(self._kind(node, info))
-        layers = _complete(self._settings["macs"], named, nameless)
+        found = self._nodes(self._compiled)
+        nodes = Counter(node.kind for node in found)
+        named = {layer: node.precision for node in found for layer in node.layers}
+        layers = {name: named[name] for name in self._settings["macs"]}
         constants = (op for op in self._model.get_ordered_ops() if op.get_type_name() == "Constant")
         stored = sum(int(np.prod(op.get_output_shape(0))) for op in constants)
         if self._settings["dynamic_int8"] and not self._quantizes():
@@ -191,6 +202,41 @@ class OpenVinoRunner(Runner):
             layers = dict.fromkeys(layers, self._settings["base"])
         macs = self._settings["macs"]
         return Effect(shares(layers, macs), dict(nodes), layers, stored)
+
+    def profile(self, batch: Batch, calls: int) -> list[NodeTime]:
+        """By the plugin's performance counters, of a model that is compiled anew for it.
+
+        A subgraph of several layers shares its time by their MACs.
+        """
+        compiled = self._compile(_GROUP, counters=True)
+        request = compiled.create_infer_request()
+        filled = batch if self._fixed is None else fit(batch, self._fixed, self._settings["pad"])
+        tensors = [filled[name] for name in self._inputs]
+        times: dict[str, list[float]] = {}
+        for _ in range(calls):
+            request.infer(tensors)
+            for one in request.get_profiling_info():
+                times.setdefault(one.node_name, []).append(one.real_time.total_seconds() * 1e3)
+        found, macs = [], self._settings["macs"]
+        for node in self._nodes(compiled):
+            ms, whole = times.get(node.name, []), sum(macs[layer] for layer in node.layers)
+            shares_ = {layer: macs[layer] / whole for layer in node.layers} or {"": 1.0}
+            if any(ms):
+                found += [NodeTime(name, node.kind, tuple(t * s for t in ms)) for name, s in shares_.items()]
+        return found
+
+    def _nodes(self, compiled: Any) -> list[_Node]:
+        """The nodes of a compiled model's execution graph; raises `Refused` where a layer is in none."""
+        found: list[_Node] = []
+        for node in compiled.get_runtime_model().get_ordered_ops():
+            info = {key: value.astype(str) for key, value in node.get_rt_info().items()}
+            originals = info["originalLayersNames"].split(",")
+            layers = [layer for layer in (_layer_of(name, self._settings["layers"]) for name in originals) if layer]
+            # A subgraph compiles several layers into one; of another node only the first name is its own.
+            kind = info["layerType"]
+            own = layers if kind == "Subgraph" else layers[:1] if kind in ("FullyConnected", "MatMul") else []
+            found.append(_Node(node.get_friendly_name(), kind, self._kind(node, info), own))
+        return _complete(self._settings["macs"], found)
 
     def _kind(self, node: Any, info: dict[str, str]) -> str:
         """The precision of a node. Of a layer with an integer weight and an input in float only the weight is integer,
@@ -207,7 +253,7 @@ class OpenVinoRunner(Runner):
         answer: np.ndarray = self._request.infer(tensors, share_inputs=True)[0]
         return answer
 
-    def _compile(self, group: int) -> openvino.CompiledModel:
+    def _compile(self, group: int, *, counters: bool = False) -> openvino.CompiledModel:
         import openvino
 
         options = {
@@ -216,7 +262,7 @@ class OpenVinoRunner(Runner):
             "INFERENCE_PRECISION_HINT": _HINTS[self._settings["base"]],
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(group if self._settings["dynamic_int8"] else 0),
         }
-        return openvino.Core().compile_model(self._model, "CPU", options)
+        return openvino.Core().compile_model(self._model, "CPU", {**options, "PERF_COUNT": counters})
 
     def _quantizes(self) -> bool:
         """Whether activations are really quantized: the logits differ from those with int8 weights only."""
@@ -257,6 +303,15 @@ def _is_constant(op: Any) -> bool:
     return op.get_type_name() == "Constant"
 
 
+def _evaluated(output: Any) -> np.ndarray:
+    """The value of an output that hangs on constants only, such as a weight with its scales: float32."""
+    import openvino
+
+    alone = openvino.Model([openvino.opset13.result(output)], [])
+    compiled = openvino.Core().compile_model(alone, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return np.asarray(compiled([])[0], dtype=np.float32)
+
+
 def _macs(model: Any, layers: dict[str, str], sequence: int) -> dict[str, int]:
     """MACs by layer of one example, from the shapes that the graph has at `sequence` tokens."""
     clone = model.clone()
@@ -288,20 +343,24 @@ def _layer_of(name: str, layers: dict[str, str]) -> str | None:
     return layers.get(name) or layers.get(name.split("/")[0])
 
 
-def _complete(order: Iterable[str], named: dict[str, str], nameless: list[str]) -> dict[str, str]:
-    """Precision by layer, all in `order`; layers whose node the plugin renamed take the nameless ones, in order.
+def _complete(order: Iterable[str], nodes: list[_Node]) -> list[_Node]:
+    """`nodes` with every layer of `order` in one; layers whose node the plugin renamed take the nameless linear ones,
+    in order.
 
     Raises `Refused` where their numbers differ, so that no layer is ever counted by guessing.
     """
+    named = {layer for node in nodes for layer in node.layers}
     missing = [name for name in order if name not in named]
+    nameless = [node for node in nodes if node.kind == "FullyConnected" and not node.layers]
     if len(missing) != len(nameless):
         raise Refused(
             f"OpenVINO's execution graph has {len(nameless)} nameless linear nodes for {len(missing)} layers, such as "
             f"{(missing or ['none'])[0]!r}, so it cannot be told what took effect.",
             do="use another runtime for this model",
         )
-    found = {**named, **dict(zip(missing, nameless, strict=True))}
-    return {name: found[name] for name in order}
+    for node, name in zip(nameless, missing, strict=True):
+        node.layers.append(name)
+    return nodes
 
 
 def _advanced(precision: Precision) -> Any:

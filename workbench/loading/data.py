@@ -19,6 +19,9 @@ from workbench.loading.labels import map_labels
 from workbench.loading.tables import READERS, Table, concatenated, read_table
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_SPLIT = re.compile(r"(train|valid|val|dev|test|eval)", re.IGNORECASE)
+#: Folders that are not searched for data, and how many are.
+_SKIPPED, _FOLDERS = {"node_modules", "site-packages", "__pycache__", "artifacts", "venv"}, 3000
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,29 @@ def find_tables(path: Path) -> dict[str, list[Path]]:
                 f"The split {name!r} stands twice in {folder}: {', '.join(file.name for file in files)}.",
                 do="remove one of them, or give the file instead of the folder",
             )
+    return found
+
+
+def find_data(root: Path, depth: int = 3) -> list[Path]:
+    """Folders of splits, and data files, in `root` and at most `depth` folders below it, by path.
+
+    A folder counts where one of its files is called as splits are; JSON files alone may be anything and do not.
+    """
+    found: list[Path] = []
+    waiting, seen = [(root, 0)], 0
+    while waiting and seen < _FOLDERS:
+        folder, level = waiting.pop(0)
+        seen += 1
+        try:
+            inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        except OSError:
+            continue
+        files = [path for path in inside if path.suffix.lower() in READERS and path.suffix.lower() != ".json"]
+        if any(_SPLIT.match(path.stem) for path in files):
+            found.append(folder)
+        found += files
+        if level < depth:
+            waiting += [(p, level + 1) for p in inside if p.is_dir() and not p.is_symlink() and p.name not in _SKIPPED]
     return found
 
 

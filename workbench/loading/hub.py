@@ -51,7 +51,7 @@ def fetch_model(
     """
     info = _info(repo, revision, "model")
     if info is not None:
-        _check_model_files(repo, [file.rfilename for file in info.siblings or []])
+        check_model_files(repo, [file.rfilename for file in info.siblings or []])
     patterns = [*WEIGHTS, "config.json", *TOKENIZERS, *(("*.py",) if code else ())]
     return _remember("model", repo, revision, _download(repo, revision, "model", patterns, info, progress))
 
@@ -61,6 +61,11 @@ def fetch_tokenizer(repo: str, revision: str | None = None, progress: Progress |
     info = _info(repo, revision, "model")
     folder = _download(repo, revision, "model", [*TOKENIZERS, "config.json"], info, progress)
     return _remember("tokenizer", repo, revision, folder)
+
+
+def repository(repo: str, revision: str | None = None) -> Any:
+    """What the hub says of a model repository, its files with their sizes; raises `HubError`."""
+    return _info(repo, revision, "model", strict=True)
 
 
 def local_copy(kind: str, name: str, revision: str | None = None) -> Path | None:
@@ -217,7 +222,8 @@ def _reporting(what: str, total: int, progress: Progress | None) -> Any:
     return Reporting
 
 
-def _check_model_files(repo: str, names: list[str]) -> None:
+def check_model_files(repo: str, names: list[str]) -> None:
+    """Raise `ModelError`, or `UnsafeModel` for pickles only, unless these files of `repo` are a model."""
     if "config.json" not in names:
         raise ModelError(
             f"The repository {repo} has no config.json.",

@@ -2,9 +2,9 @@
 
 A Hugging Face module is built from its `config.json`, any other one by the factory that the user named. What a
 technique changed afterwards is kept as a difference: linear layers of another shape, split in two factors or with a
-scaled input, and plain attributes (such as a smaller number of heads). Left out: modules whose class or wiring changed
-in any other way; `torch.export.save` could hold them, but its archives carry pickled tensors that are loaded without
-restriction (torch 2.13), so they are refused.
+scaled input, layers that drop tokens, and plain attributes (such as a smaller number of heads). Left out: modules whose
+class or wiring changed in any other way; `torch.export.save` could hold them, but its archives carry pickled tensors
+that are loaded without restriction (torch 2.13), so they are refused.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def build(folder: Path) -> torch.nn.Module:
     import torch
 
     from workbench.modules import Factored, ScaledLinear
+    from workbench.shortening import shorten
 
     structure = json.loads((folder / STRUCTURE).read_text(encoding="utf-8"))
     module = _skeleton(structure, folder, "cpu")
@@ -58,6 +59,8 @@ def build(folder: Path) -> torch.nn.Module:
     for name, values in structure["attributes"].items():
         for attribute, value in values.items():
             setattr(module.get_submodule(name), attribute, value)
+    if tokens := structure.get("tokens"):
+        shorten(module, **tokens)
     return module.eval()
 
 
@@ -142,9 +145,12 @@ def _difference(module: torch.nn.Module, fresh: torch.nn.Module) -> dict[str, An
     import torch
 
     from workbench.modules import Factored, ScaledLinear
+    from workbench.shortening import flow_of
 
     theirs = dict(fresh.named_modules())
-    found: dict[str, dict[str, Any]] = {"linear": {}, "scaled": {}, "factored": {}, "attributes": {}}
+    found: dict[str, dict[str, Any]] = {"linear": {}, "scaled": {}, "factored": {}, "attributes": {}, "tokens": {}}
+    if flow := flow_of(module):
+        found["tokens"] = {"queries": flow.queries, "rows": flow.rows}
     for name, child in module.named_modules():
         other = theirs.get(name)
         if isinstance(child, Factored):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import textwrap
 from collections.abc import Iterable
 from typing import Any
@@ -61,3 +62,17 @@ def hover_lines(text: object, width: int = 64) -> list[str]:
     """Lines for plotly's hover, wrapped and then escaped: plotly reads its text as HTML."""
     lines = [piece for line in str(text).splitlines() for piece in textwrap.wrap(line, width) or [""]]
     return [html.escape(line) for line in lines]
+
+
+def markdown(text: object) -> str:
+    """`text` as plain text inside Markdown: neither Markdown nor HTML in it takes effect, and it stays on one line."""
+    plain = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"([\\`*_{}\[\]()+\-.!|~$:/]|#(?!\w+;))", r"\\\1", plain)
+
+
+def code_span(text: object) -> str:
+    """`text` as a code span of Markdown, whatever backticks it holds."""
+    plain = " ".join(str(text).split())
+    fence = "`" * (max((len(run) for run in re.findall("`+", plain)), default=0) + 1)
+    pad = " " if plain.startswith("`") or plain.endswith("`") or not plain else ""
+    return f"{fence}{pad}{plain}{pad}{fence}"

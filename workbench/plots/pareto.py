@@ -1,23 +1,32 @@
 """Score against cost: which trials are worth having, and how sure that is.
 
 `pareto_data` (from `workbench.plots.front`) is plain data, `pareto` draws it: colour is the runtime, the symbol the
-set of techniques. The split into data and drawing is Optuna's. Left out: three dimensions, animation.
+set of techniques. The split into data and drawing is Optuna's. `drawn` is the same figure as plain JSON, without
+plotly's checks of every number, for a figure that is drawn again at each touch. Left out: three dimensions, animation.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
 
 from workbench.plots.front import AXES, ParetoData, Point, front_of, hover, pareto_data
+from workbench.plots.markup import hover_lines
 from workbench.plots.theme import Theme, runtime_colours, technique_symbols, template
 from workbench.plots.theme import theme as find_theme
 from workbench.tuning.goal import Goal
 
-__all__ = ["AXES", "ParetoData", "Point", "front_of", "hover", "pareto", "pareto_data"]
+__all__ = ["AXES", "ParetoData", "Point", "drawn", "front_of", "hover", "pareto", "pareto_data"]
+
+#: From so many points on they are drawn by the graphics card: as SVG, thousands of error bars take seconds.
+MANY = 500
+#: Pixels for both legends, and of a line in the first and the second one; sets of techniques for which there is no room
+#: are told by the hover.
+_ROOM, _LINE, _WRAPPED = 368, 19, 14
 
 
 def pareto(
@@ -26,6 +35,7 @@ def pareto(
     theme: str = "light",
     x: str = "speedup",
     *,
+    y: str = "accuracy",
     focus: bool = False,
     selected: int | None = None,
 ) -> Any:
@@ -36,27 +46,48 @@ def pareto(
     """
     import plotly.graph_objects as go
 
-    data, look = pareto_data(frame, goal, x), find_theme(theme)
-    figure = go.Figure(layout={"template": template(theme), **_layout(data, look)})
-    figure.add_traces(_traces(data, look, selected))
+    made = drawn(pareto_data(frame, goal, x, y), find_theme(theme), focus=focus, selected=selected, many=math.inf)
+    made["layout"]["uirevision"] = f"{x} {focus}"
+    return go.Figure(data=made["data"], layout={"template": template(theme), **made["layout"]})
+
+
+def drawn(
+    data: ParetoData,
+    look: Theme,
+    *,
+    focus: bool = False,
+    selected: int | None = None,
+    pinned: Collection[int] = (),
+    best: Point | None = None,
+    bound: float | None = None,
+    symbols: Mapping[tuple[str, ...], str] | None = None,
+    many: float = MANY,
+) -> dict[str, Any]:
+    """`{"data": …, "layout": …}` of the figure. `best` is marked, `pinned` trials are boxed, `bound` is a line across;
+    `symbols` by set of techniques stay the same whatever is shown."""
+    symbols = symbols or technique_symbols(p.techniques for p in data.points)
+    layout = _layout(data, look)
+    shapes, notes = layout["shapes"], layout["annotations"]
     if data.band:
-        _draw_band(figure, data.band, look)
+        _draw_band(shapes, notes, data.band, look)
     if data.goal is not None:
-        figure.add_hline(y=data.goal, line={"color": look.goal, "width": 1.5, "dash": "dash"})
-        figure.add_annotation(
-            text="goal", x=1, xref="paper", y=data.goal, yanchor="bottom", xanchor="right", showarrow=False,
-            font={"color": look.goal, "size": 12},
-        )  # fmt: skip
+        shapes.append(_line(look, y0=data.goal, y1=data.goal, x0=0, x1=1, xref="x domain"))
+        notes.append(_note("goal", look.goal, 12, x=1, xref="paper", y=data.goal, yanchor="bottom", xanchor="right"))
+    if bound is not None:
+        shapes.append(_line(look, x0=bound, x1=bound, y0=0, y1=1, yref="y domain"))
     # A live figure keeps a person's zoom until something else is asked for.
-    figure.update_layout(uirevision=f"{x} {focus}")
+    layout["uirevision"] = f"{data.x_title} {data.y_title} {focus}"
     if focus:
-        _focus(figure, data, look)
-    return figure
+        _focus(layout, data, look)
+    traces = _traces(data, look, symbols, "scattergl" if len(data.points) > many else "scatter")
+    traces += _marks(data, look, selected, pinned, best)
+    return {"data": traces + _explained(data, symbols, look), "layout": layout}
 
 
 def _layout(data: ParetoData, look: Theme) -> dict[str, Any]:
     legend = {"x": 1.01, "xanchor": "left", "bgcolor": "rgba(0,0,0,0)", "tracegroupgap": 0}
     note = f"{data.failed} trial{'s' * (data.failed != 1)} gave no measurement: see the list" if data.failed else ""
+    where = {"x": 0, "y": 1, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
     return {
         "xaxis": {"title": {"text": data.x_title}},
         # The better score is always above.
@@ -70,124 +101,181 @@ def _layout(data: ParetoData, look: Theme) -> dict[str, Any]:
             **legend,
             "y": 0,
             "yanchor": "bottom",
+            "font": {"size": 11},
             "title": {"text": "<b>Techniques</b>", "font": {"size": 12}},
             "itemclick": False,
             "itemdoubleclick": False,
         },
-        "annotations": [
-            {
-                "text": note, "x": 0, "y": 1, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom",
-                "showarrow": False, "font": {"color": look.muted, "size": 12},
-            }
-        ],
-    }  # fmt: skip
+        "shapes": [],
+        "annotations": [_note(note, look.muted, 12, **where)],
+    }
 
 
-def _traces(data: ParetoData, look: Theme, selected: int | None) -> list[Any]:
-    """The front's line, then for each runtime the dominated and the front's points, the baseline, the symbols' key."""
-    import plotly.graph_objects as go
+def _note(text: str, colour: str, size: int, **where: Any) -> dict[str, Any]:
+    return {"text": text, "showarrow": False, "font": {"color": colour, "size": size}, **where}
 
+
+def _line(look: Theme, **where: Any) -> dict[str, Any]:
+    """A dashed line over the whole plot, in the colour of goals."""
+    return {"type": "line", "line": {"color": look.goal, "width": 1.5, "dash": "dash"}, **where}
+
+
+def _traces(data: ParetoData, look: Theme, symbols: Mapping[tuple, str], kind: str) -> list[dict[str, Any]]:
+    """The front's line, then for each runtime the dominated and the front's points, and the baseline."""
     colours = runtime_colours((p.runtime for p in data.points), look)
-    symbols = technique_symbols(p.techniques for p in data.points)
     on_front = sorted((p for p in data.points if p.front), key=lambda p: p.x)
-    traces = [
-        go.Scatter(
-            x=[p.x for p in on_front], y=[p.y for p in on_front], mode="lines", name="Pareto front", hoverinfo="skip",
-            line={"color": look.front, "width": 1.5, "dash": "dot"},
-        )
-    ]  # fmt: skip
+    line = {
+        "type": "scatter",
+        "x": [p.x for p in on_front],
+        "y": [p.y for p in on_front],
+        "mode": "lines",
+        "name": "Pareto front",
+        "hoverinfo": "skip",
+        "line": {"color": look.front, "width": 1.5, "dash": "dot"},
+    }
+    groups: dict[tuple[str, bool], list[Point]] = {}
+    for point in data.points:
+        if not point.baseline:
+            groups.setdefault((point.runtime, point.front), []).append(point)
+    traces = [line]
     for runtime in sorted({p.runtime for p in data.points}):
         traces.append(_key(runtime, "circle", colours[runtime], legendgroup=runtime))
         for front in (False, True):
-            group = [p for p in data.points if p.runtime == runtime and p.front == front and not p.baseline]
+            group = groups.get((runtime, front))
             if group:
-                traces.append(_cloud(group, front, colours[runtime], symbols, look))
-    traces += [_baseline(p, colours[p.runtime], look) for p in data.points if p.baseline]
-    traces.append(_ring(next((p for p in data.points if p.number == selected), None), look))
-    for names in sorted({p.techniques for p in data.points if not p.baseline}, key=lambda names: (len(names), names)):
-        traces.append(_key(" + ".join(names) or "none (fp32)", symbols[names], look.muted, legend="legend2"))
-    return traces
+                # The few of the front keep their labels, which the graphics card draws badly.
+                traces.append(_cloud(group, front, colours[runtime], symbols, look, "scatter" if front else kind))
+    return traces + [_baseline(p, colours[p.runtime], look) for p in data.points if p.baseline]
 
 
-def _key(name: str, symbol: str, colour: str, **where: str) -> Any:
+def _key(name: str, symbol: str, colour: str, **where: str) -> dict[str, Any]:
     """An entry of a legend, without a point."""
-    import plotly.graph_objects as go
-
     marker = {"symbol": symbol, "size": 9, "color": colour}
-    return go.Scatter(x=[None], y=[None], mode="markers", name=name, marker=marker, **where)
+    return {"type": "scatter", "x": [None], "y": [None], "mode": "markers", "name": name, "marker": marker, **where}
 
 
-def _cloud(points: list[Point], front: bool, colour: str, symbols: Mapping[tuple, str], look: Theme) -> Any:
+def _explained(data: ParetoData, symbols: Mapping[tuple, str], look: Theme) -> list[dict[str, Any]]:
+    """The second legend: the sets of techniques that occur most and find room under the first one, by size and name."""
+    counted = Counter(p.techniques for p in data.points if not p.baseline)
+    first = 2 + len({p.runtime for p in data.points}) + sum(p.baseline for p in data.points)
+    room, often = _ROOM - first * _LINE - 2 * _LINE, []
+    for names, _ in counted.most_common():
+        lines = hover_lines(" + ".join(names) or "none (fp32)", 28)
+        room -= _LINE + _WRAPPED * (len(lines) - 1)
+        if room < 0:
+            break
+        often.append((names, "<br>".join(lines)))
+    keys = [
+        _key(words, symbols[names], look.muted, legend="legend2")
+        for names, words in sorted(often, key=lambda pair: (len(pair[0]), pair[0]))
+    ]
+    if len(counted) > len(often):
+        more = len(counted) - len(often)
+        words = f"and {more} more set{'s' * (more > 1)}"
+        keys.append(_key(words, "circle", "rgba(0,0,0,0)", legend="legend2"))
+    return keys
+
+
+def _cloud(
+    points: list[Point], front: bool, colour: str, symbols: Mapping[tuple, str], look: Theme, kind: str
+) -> dict[str, Any]:
     """One runtime's points, on the front or behind it. `customdata` is the trial's number, for clicks."""
-    import plotly.graph_objects as go
-
-    return go.Scatter(
-        x=[p.x for p in points],
-        y=[p.y for p in points],
-        error_x=_bars([p.x for p in points], [p.x_low for p in points], [p.x_high for p in points], colour),
-        error_y=_bars([p.y for p in points], [p.y_low for p in points], [p.y_high for p in points], colour),
-        mode="markers+text" if front else "markers",
-        text=[f"#{p.number}" for p in points] if front else None,
-        textposition="top right",
-        textfont={"color": look.text, "size": 12},
-        customdata=[p.number for p in points],
-        hovertext=[p.hover for p in points],
-        hoverinfo="text",
-        name=points[0].runtime,
-        legendgroup=points[0].runtime,
-        showlegend=False,
-        opacity=1.0 if front else 0.45,
-        marker={
+    found = {
+        "type": kind,
+        "x": [p.x for p in points],
+        "y": [p.y for p in points],
+        "mode": "markers+text" if front else "markers",
+        "customdata": [p.number for p in points],
+        "hovertext": [p.hover for p in points],
+        "hoverinfo": "text",
+        "name": points[0].runtime,
+        "legendgroup": points[0].runtime,
+        "showlegend": False,
+        "opacity": 1.0 if front else 0.45,
+        "marker": {
             "symbol": [symbols[p.techniques] for p in points],
-            "size": 13 if front else 10,
+            "size": 13 if front else 7 if kind == "scattergl" else 10,
             "color": colour,
             "line": {"color": look.front if front else colour, "width": 1},
         },
-    )
+    }
+    across = ([p.x for p in points], [p.x_low for p in points], [p.x_high for p in points])
+    upright = ([p.y for p in points], [p.y_low for p in points], [p.y_high for p in points])
+    # Thousands of bars on each other say nothing: then those of the front only, and the hover tells the others.
+    if kind != "scattergl":
+        bars = {"error_x": _bars(*across, colour), "error_y": _bars(*upright, colour)}
+        found |= {name: each for name, each in bars.items() if each}
+    if front:
+        found |= {"text": [f"#{p.number}" for p in points], "textposition": "top right"}
+        found["textfont"] = {"color": look.text, "size": 12}
+    return found
 
 
-def _baseline(point: Point, colour: str, look: Theme) -> Any:
-    import plotly.graph_objects as go
-
-    return go.Scatter(
-        x=[point.x], y=[point.y], mode="markers+text", name=f"baseline ({point.runtime} FP32)", text=["baseline"],
-        textposition="bottom right", textfont={"color": look.muted, "size": 12}, customdata=[point.number],
-        hovertext=[point.hover], hoverinfo="text",
-        marker={"symbol": "star-diamond", "size": 15, "color": colour, "line": {"color": look.text, "width": 1.5}},
-    )  # fmt: skip
-
-
-def _ring(point: Point | None, look: Theme) -> Any:
-    """The mark of the selected trial; always there, so that a live figure can move it."""
-    import plotly.graph_objects as go
-
-    return go.Scatter(
-        x=[point.x if point else None], y=[point.y if point else None], mode="markers", name="selected",
-        showlegend=False, hoverinfo="skip",
-        marker={"symbol": "circle-open", "size": 26, "color": look.text, "line": {"width": 2.5}},
-    )  # fmt: skip
+def _baseline(point: Point, colour: str, look: Theme) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "x": [point.x],
+        "y": [point.y],
+        "mode": "markers+text",
+        "name": f"baseline ({point.runtime} FP32)",
+        "text": ["baseline"],
+        "textposition": "bottom right",
+        "textfont": {"color": look.muted, "size": 12},
+        "customdata": [point.number],
+        "hovertext": [point.hover],
+        "hoverinfo": "text",
+        "marker": {"symbol": "star-diamond", "size": 15, "color": colour, "line": {"color": look.text, "width": 1.5}},
+    }
 
 
-def _bars(values: list[float], lows: list[float], highs: list[float], colour: str) -> dict[str, Any]:
-    """Asymmetric error bars; an unknown end has none."""
+def _marks(
+    data: ParetoData, look: Theme, selected: int | None, pinned: Collection[int], best: Point | None
+) -> list[dict[str, Any]]:
+    """What is set off: the selected trial, the pinned ones, the best within the limits. Always there, so that a live
+    figure can move them."""
+    chosen = [p for p in data.points if p.number == selected]
+    boxed = [p for p in data.points if p.number in pinned]
+    return [
+        _mark("selected", chosen, "circle-open", 26, look.text, 2.5),
+        _mark("pinned", boxed, "square-open", 24, look.text, 1.5),
+        _mark("best within the limits", [best] if best else [], "diamond-open", 28, look.goal, 2.5),
+    ]
+
+
+def _mark(name: str, points: list[Point], symbol: str, size: int, colour: str, width: float) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "x": [p.x for p in points] or [None],
+        "y": [p.y for p in points] or [None],
+        "mode": "markers",
+        "name": name,
+        "showlegend": False,
+        "hoverinfo": "skip",
+        "marker": {"symbol": symbol, "size": size, "color": colour, "line": {"width": width}},
+    }
+
+
+def _bars(values: list[float], lows: list[float], highs: list[float], colour: str) -> dict[str, Any] | None:
+    """Asymmetric error bars; an unknown end has none, and None where none is known."""
 
     def length(a: float, b: float) -> float:
         return max(a - b, 0.0) if math.isfinite(a - b) else 0.0
 
     up = [length(high, value) for value, high in zip(values, highs, strict=True)]
     down = [length(value, low) for value, low in zip(values, lows, strict=True)]
+    if not any(up) and not any(down):
+        return None
     return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "color": colour, "thickness": 1.2}
 
 
-def _draw_band(figure: Any, band: tuple[float, float], look: Theme) -> None:
-    figure.add_vrect(x0=band[0], x1=band[1], fillcolor=look.band, line_width=0, layer="below")
-    figure.add_annotation(
-        text="no difference (A/A run)", x=band[1], y=0.01, yref="paper", textangle=-90, xanchor="left",
-        yanchor="bottom", showarrow=False, font={"color": look.muted, "size": 11},
-    )  # fmt: skip
+def _draw_band(shapes: list[Any], notes: list[Any], band: tuple[float, float], look: Theme) -> None:
+    across = {"x0": band[0], "x1": band[1], "y0": 0, "y1": 1, "yref": "y domain"}
+    shapes.append({"type": "rect", "fillcolor": look.band, "line": {"width": 0}, "layer": "below", **across})
+    where = {"x": band[1], "y": 0.01, "yref": "paper", "textangle": -90, "xanchor": "left", "yanchor": "bottom"}
+    notes.append(_note("no difference (A/A run)", look.muted, 11, **where))
 
 
-def _focus(figure: Any, data: ParetoData, look: Theme) -> None:
+def _focus(layout: dict[str, Any], data: ParetoData, look: Theme) -> None:
     """Show the heights that matter for the goal, and say how many trials lie below."""
     goal = [] if data.goal is None else [data.goal]
     sign = 1 if data.more_is_better else -1
@@ -197,10 +285,8 @@ def _focus(figure: Any, data: ParetoData, look: Theme) -> None:
         return
     low, high = min(wanted), max(wanted)
     room = max(0.35 * (high - low), 0.2)
-    figure.update_yaxes(range=[low - room, high + room][::sign], autorange=False)
+    layout["yaxis"] |= {"range": [low - room, high + room][::sign], "autorange": False}
     below = sum(p.y < low - room if sign > 0 else p.y > high + room for p in data.points)
     if below:
-        figure.add_annotation(
-            text=f"{below} more below ↓", x=1, y=0, xref="paper", yref="paper", xanchor="right", yanchor="bottom",
-            showarrow=False, font={"color": look.muted, "size": 12},
-        )  # fmt: skip
+        where = {"x": 1, "y": 0, "xref": "paper", "yref": "paper", "xanchor": "right", "yanchor": "bottom"}
+        layout["annotations"].append(_note(f"{below} more below ↓", look.muted, 12, **where))

@@ -46,6 +46,15 @@ def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return frame.to_dict("records")  # type: ignore[return-value]
 
 
+def judgement(row: Mapping[str, Any]) -> dict[str, str]:
+    """What is said of a trial beside its numbers, where there is something to say: the goal, the report split, where it
+    comes from."""
+    said = {"Goal": row.get("goal_text"), "Does not hold": row.get("holds_not")}
+    found = {key: value for key, value in said.items() if isinstance(value, str) and value}
+    parent = number(row.get("parent"))
+    return found | ({"Edited from": f"trial {parent:.0f}"} if math.isfinite(parent) else {})
+
+
 def display_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """One trial as text by column of `COLUMNS`."""
     return {
@@ -88,6 +97,8 @@ def estimate(row: Mapping[str, Any], name: str, unit: str = "", factor: float = 
 
 def number(value: Any) -> float:
     """`value` as a float; NaN for what is no number."""
+    if type(value) is float:  # Nearly always, and asked for thousands of times at each redraw of a front.
+        return value
     return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
 
 

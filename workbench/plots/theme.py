@@ -7,8 +7,11 @@ Left out: user-defined themes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from workbench.registry import members, unknown
 
@@ -103,6 +106,14 @@ def template(name: str) -> str:
     if registered not in pio.templates:
         pio.templates[registered] = _template(look)
     return registered
+
+
+@cache
+def template_json(name: str) -> dict[str, Any]:
+    """The theme's template as plain JSON, for figures that plotly's Python does not build."""
+    import plotly.io as pio
+
+    return dict(json.loads(pio.templates[template(name)].to_json()))
 
 
 def _template(look: Theme) -> object:

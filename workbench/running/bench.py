@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ class Bench:
         self._encoded: dict[str, list[Example]] = {}
         self._baseline: tuple[Recipe, Runner] | None = None
         self._quietest: dict[Recipe, float] = {}
+        self._peeked: dict[Recipe, tuple[np.ndarray, float]] = {}
 
     def measure(
         self, recipe: Recipe, *, split: str = "select", baseline: Measurement | None = None, stage: Report | None = None
@@ -111,6 +112,26 @@ class Bench:
             outcomes=outcomes,
         )
         return measured.against(baseline or measured)
+
+    def open(self, recipe: Recipe) -> Runner:
+        """A runner of `recipe`, built where it is not yet; the artifact stays, so that a trial need not build it."""
+        return compress(self.task, recipe, self.folder / recipe.id).load()
+
+    def peek(self, recipe: Recipe, examples: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """Logits of `recipe` and of the baseline on the first `examples` of the selection split, and the median time of
+        a call over the baseline's: a hint only, for they did not take turns."""
+        chosen = self._examples("select")[:examples]
+        reference = baseline_recipe(self._facts, recipe.backend)
+        runner = self.open(recipe)
+        try:
+            mine, took = _logits(runner, recipe.backend.batches(chosen, self._pad))
+        finally:
+            runner.close()
+        if len(self._peeked.get(reference, ((), 0.0))[0]) < len(chosen):
+            baseline = self._baseline_runner(reference)
+            self._peeked[reference] = _logits(baseline, reference.backend.batches(chosen, self._pad))
+        other, usual = self._peeked[reference]
+        return mine, other[: len(chosen)], took / usual
 
     def _evaluate(self, runner: Runner, backend: Backend, split: str, inside: Callable[[float], None]) -> Answers:
         examples = self._examples(split)
@@ -201,6 +222,16 @@ def weigh(artifact: Artifact) -> dict[str, float | None]:
         )
     answer: dict[str, float | None] = json.loads(done.stdout.splitlines()[-1])
     return answer
+
+
+def _logits(runner: Runner, batches: Iterable[Batch]) -> tuple[np.ndarray, float]:
+    """The runner's answers to all batches, shape (examples, classes), and the median seconds of a call."""
+    answers, seconds = [], []
+    for batch in batches:
+        began = time.perf_counter()
+        answers.append(np.array(runner(batch), dtype=np.float32))
+        seconds.append(time.perf_counter() - began)
+    return np.concatenate(answers), float(np.median(seconds))
 
 
 def _workload(conditions: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -16,9 +16,12 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
+
+from workbench.errors import WorkbenchError
 
 #: Seconds between two calls of the `watch` function while a child works.
 TICK = 0.25
@@ -109,6 +112,22 @@ class Child:
         with contextlib.suppress(BrokenPipeError):
             self._in.close()
         self._out.close()
+
+
+def respond(owner: Any, request: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> None:
+    """Answer `{"do": name, …}` with the owner's method `do_name`; every error becomes an event, with the words for a
+    person and the traceback."""
+    try:
+        send({"done": getattr(owner, f"do_{request['do']}")(request, send)})
+    except WorkbenchError as error:
+        parts = {"what": error.what, "allowed": error.allowed, "do": error.do}
+        send({"error": str(error), "kind": type(error).__name__, "details": traceback.format_exc(), **parts})
+    except MemoryError:
+        send({"error": "ran out of memory", "kind": "MemoryError", "details": traceback.format_exc()})
+    # The parent must hear of everything that went wrong here; the reason is passed on whole.
+    except Exception as error:  # noqa: BLE001
+        message = f"{type(error).__name__}: {error}"
+        send({"error": message, "kind": type(error).__name__, "details": traceback.format_exc()})
 
 
 def serve(handle: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], None]) -> None:

@@ -4,7 +4,7 @@
 
 It replays the strategy from its start and answers from the store whatever is already known, so starting it again *is*
 resuming. A trial's crash, hang or hunger becomes a failed trial with its reason. SIGTERM, or a stop written to the
-store, ends the running trial at once and puts it back.
+store, ends the running trial at once and puts it back; a pause lets it end first.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,21 @@ from workbench.compress import check
 from workbench.draft import ModelFacts
 from workbench.errors import UserError, WorkbenchError
 from workbench.measure.measurement import Measurement
+from workbench.quick import TIMING_SECONDS, at_most
 from workbench.recipe import Recipe
 from workbench.running.bench import baseline_recipe
 from workbench.running.child import Child, Crashed
+from workbench.running.failures import BaselineFailed, Described, TrialFailed, crash_reason
 from workbench.running.lock import exclusive
 from workbench.running.owner import Owner
+from workbench.running.questions import keep_answer, known_answer, seconds_asked
+from workbench.running.scans import carry_out, waiting
 from workbench.running.store import Store, retried
 from workbench.running.sweep import Sweep
 from workbench.trial import Trial
 from workbench.tuning.front import front
+from workbench.tuning.goal import Goal
+from workbench.tuning.questions import Question
 
 #: Megabytes of free memory under which a trial is ended before the system ends something else.
 LEAST_MEMORY_MB = 150
@@ -40,7 +47,7 @@ _STOP_POLL_SECONDS, _STOP_POLL_TIMING = 0.5, 1.5
 
 
 class Stopped(Exception):
-    """A person asked for an end."""
+    """A person asked for an end; the message says which ('' for a stop)."""
 
 
 class OverLimit(Exception):
@@ -76,13 +83,16 @@ class Runner:
             self._beat()
             self.store.recover()
             self._prepare()
+            self._scans()
+            if not self._trials_wanted():
+                return
             self._baseline()
             self._waiting()
             if self.sweep and self.sweep.state == "running":
                 self._search(self.sweep)
             self._report()
-        except Stopped:
-            state, message = "stopped", "stopped by request"
+        except Stopped as end:
+            state, message = "stopped", str(end) or "stopped by request"
         except UserError as error:
             state, message = "failed", str(error)
         finally:
@@ -118,7 +128,8 @@ class Runner:
             raise BaselineFailed(answer.error)
 
     def _waiting(self) -> None:
-        """Recipes that somebody queued, and trials that were put back."""
+        """Scans and recipes that somebody queued, and trials that were put back."""
+        self._scans()
         for key, value in self.store.attributes().items():
             if key.startswith("queue:") and value:
                 self._answer(Recipe.from_json(value["recipe"]), {"origin": "run", **value.get("meta", {})})
@@ -127,14 +138,45 @@ class Runner:
             if trial.state in ("waiting", "stopped"):
                 self._answer(trial.recipe, trial.meta)
 
+    def _scans(self) -> None:
+        """Scans that somebody ordered. What is looked at is not timed, but would disturb what is."""
+        for key in waiting(self.store):
+            with exclusive(self._watch):
+                self._say("scan", "reading the model")
+                request = self._order(None, "select", None)
+                carry_out(self.store, key, request, self._stream, self._say_scan)
+
+    def _say_scan(self, words: str, share: float) -> None:
+        self._say("scan", words, None, share)
+
+    def _stream(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The events of a request without a limit of time; a child that dies is replaced at the next one."""
+        self._began, self._timing = 0.0, False
+        try:
+            yield from self._ready_child().request(request, self._watch)
+        except (Crashed, OverLimit):
+            self._retire()
+            raise
+
+    def _trials_wanted(self) -> bool:
+        """Whether there is anything to do but scans: a sweep, a queued recipe, a trial that was begun."""
+        queued = any(key.startswith("queue:") and value for key, value in self.store.attributes().items())
+        began = any(not trial.finished for trial in self.store.trials())
+        return queued or began or bool(self.sweep and self.sweep.state == "running")
+
     def _search(self, sweep: Sweep) -> None:
         goal = sweep.open_goal()
         search = sweep.open_strategy().search(sweep.open_space(), goal)
         meta = {"origin": "sweep", "sweep": sweep.id}
         with contextlib.suppress(StopIteration):
-            recipe = next(search)
+            asked = next(search)
             while not self._spent(sweep):
-                recipe = search.send(self._answer(recipe, meta))
+                if self.store.get("pause") == sweep.id:
+                    raise Stopped("paused; resume goes on with the next trial")
+                if isinstance(asked, Recipe):
+                    asked = search.send(self._answer(asked, meta))
+                else:
+                    asked = search.send(self._reply(asked, sweep))
                 self._waiting()
         while any(trial.state == "running" for trial in self.store.trials()):
             # Another runner still measures; if it dies, its trial is taken over.
@@ -143,19 +185,37 @@ class Runner:
             self.store.recover()
             self._waiting()
 
+    def _reply(self, question: Question, sweep: Sweep) -> Any:
+        """What a strategy wants to know; found once, and read from the study ever after."""
+        known = known_answer(self.store, question, self._facts)
+        if known is not None:
+            return known
+        began, rows, error = time.time(), None, ""
+        order = {**self._order(self.store.trials()[0].recipe, "select", None), "do": "question"}
+        try:
+            with exclusive(self._watch):
+                self._say("question", f"{question.kind}: the strategy looks before it tries")
+                rows = self._ask({**order, "question": question.to_json()}, "question")["rows"]
+        except TrialFailed as failure:
+            error = failure.reason
+        return keep_answer(self.store, question, rows, error, sweep.id, time.time() - began)
+
     def _spent(self, sweep: Sweep) -> bool:
         goal = sweep.open_goal()
         mine = [t for t in self.store.trials() if t.meta.get("sweep") == sweep.id and t.finished]
         trials = goal.trials is not None and len(mine) >= goal.trials
-        minutes = goal.minutes is not None and sum(t.seconds for t in mine) >= 60 * goal.minutes
-        return trials or minutes
+        if goal.minutes is None or trials:
+            return trials
+        asked = seconds_asked(self.store.attributes(), sweep.id)
+        return asked + sum(t.seconds for t in mine) >= 60 * goal.minutes
 
     def _report(self) -> None:
         """Measure the front again on data that did not choose it."""
         if not self._sizes.get("report"):
             return
         trials = self.store.trials()
-        wanted = [trials[0], *(t for t in trials if t.number in front(trials) and t.number != trials[0].number)]
+        members = front(trials, self.sweep.open_goal() if self.sweep else Goal())
+        wanted = [trials[0], *(t for t in trials if t.number in members and t.number != trials[0].number)]
         reports: dict[int, Measurement] = {t.number: t.report for t in trials if t.report}
         for trial in wanted:
             if trial.number in reports or trial.measurement is None:
@@ -188,7 +248,7 @@ class Runner:
 
     def _refusal(self, recipe: Recipe) -> str | None:
         try:
-            check(_Described(self._facts), recipe)  # type: ignore[arg-type]
+            check(Described(self._facts), recipe)  # type: ignore[arg-type]
         except UserError as error:
             return str(error)
         return None
@@ -206,20 +266,20 @@ class Runner:
             self._retire()
             self.store.release(trial.number, stopped=True)
             raise Stopped from None
-        except _TrialFailed as failure:
+        except TrialFailed as failure:
             self.store.fail(trial.number, failure.reason, failure.details, seconds=time.time() - began)
             return
         retried(lambda: self.store.complete(trial.number, Measurement.from_json(answer), time.time() - began))
 
-    def _order(self, recipe: Recipe, split: str, baseline: Measurement | None) -> dict[str, Any]:
+    def _order(self, recipe: Recipe | None, split: str, baseline: Measurement | None) -> dict[str, Any]:
         return {
             "do": "trial",
             "task": self._task,
-            "recipe": recipe.to_json(),
+            "recipe": recipe.to_json() if recipe else None,
             "split": split,
             "baseline": baseline.to_json() if baseline else None,
             "artifacts": str(self.store.folder / "artifacts"),
-            "seconds": self.sweep.timing_seconds if self.sweep else Sweep({}, {}, {}).timing_seconds,
+            "seconds": self.sweep.timing_seconds if self.sweep else at_most(Sweep.timing_seconds, TIMING_SECONDS),
         }
 
     def _ask(self, message: dict[str, Any], what: str, number: int | None = None) -> dict[str, Any]:
@@ -231,11 +291,11 @@ class Runner:
                 tail = self._child.tail() if self._child else ""
                 self._retire()
                 if crash.code != -signal.SIGKILL or attempt == 2:
-                    raise _TrialFailed(_crash_reason(crash.code), tail) from None
+                    raise TrialFailed(crash_reason(crash.code), tail) from None
             except OverLimit as limit:
                 tail = self._child.tail() if self._child else ""
                 self._retire()
-                raise _TrialFailed(str(limit), tail) from None
+                raise TrialFailed(str(limit), tail) from None
         raise AssertionError("unreachable")
 
     def _ask_once(self, message: dict[str, Any], what: str, number: int | None) -> dict[str, Any]:
@@ -250,7 +310,7 @@ class Runner:
             if "error" in event:
                 if what == "prepare":
                     raise UserError(event["error"])
-                raise _TrialFailed(event["error"], event["details"])
+                raise TrialFailed(event["error"], event["details"])
             if "stage" in event:
                 self._timing = event["stage"] == "time"
                 if number is not None:
@@ -306,39 +366,6 @@ class Runner:
             self._child.kill()
             self._child = None
         self._began = 0.0
-
-
-class BaselineFailed(UserError):
-    """The uncompressed model itself could not be measured, so nothing can be compared with it."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"The uncompressed model could not be measured: {reason}", do="mend that first; see the study's logs folder"
-        )
-
-
-class _TrialFailed(Exception):
-    def __init__(self, reason: str, details: str) -> None:
-        super().__init__(reason)
-        self.reason, self.details = reason, details
-
-
-class _Described:
-    """A task's facts, without the task: enough to refuse a recipe before any work."""
-
-    def __init__(self, facts: ModelFacts | None) -> None:
-        self._facts = facts
-
-    def facts(self) -> ModelFacts | None:
-        return self._facts
-
-
-def _crash_reason(code: int) -> str:
-    if code == -signal.SIGKILL:
-        return "the trial's process was killed twice from outside (signal 9): most often the system ran out of memory"
-    if code < 0:
-        return f"the trial's process crashed ({signal.Signals(-code).name}); see details for what it printed last"
-    return f"the trial's process ended with exit code {code}; see details for what it printed last"
 
 
 def main(arguments: list[str] | None = None) -> None:

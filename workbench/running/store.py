@@ -215,6 +215,25 @@ class Store:
             self._storage.create_new_trial(self._study, template)
         return self.trials()[-1]
 
+    def adopt(self, trial: Trial, meta: dict[str, Any]) -> Trial:
+        """A finished trial of another study as a new one here, in one write; nothing runs it, and nothing resets it."""
+        from optuna.trial import TrialState, create_trial
+
+        measured = trial.measurement
+        if measured is None:
+            raise StoreError(f"Trial {trial.number} has no measurement to take over.", do="choose a complete trial")
+        attributes = {"recipe": trial.recipe.to_json(), "recipe_id": trial.recipe.id, "title": trial.recipe.title}
+        row = {"seconds": trial.seconds, "measurement": measured.to_json(), "meta": meta}
+        with self._translated(), self._guard:
+            template = create_trial(
+                state=TrialState.COMPLETE, values=_objectives(measured), user_attrs={**attributes, **row}
+            )
+            self._storage.create_new_trial(self._study, template)
+            made = self.trials()[-1]
+            if trial.report is not None:
+                self.set(f"report:{made.number}", trial.report.to_json())
+        return self.trials()[-1]
+
     def recover(self) -> list[int]:
         """Take care of trials whose process is gone: finish those already measured, put the rest back to waiting.
 
@@ -244,9 +263,7 @@ class Store:
     def _finish(self, trial: int, measurement: Measurement) -> None:
         from optuna.trial import TrialState
 
-        drop = measurement.drop.value if measurement.drop else 0.0
-        ratio = 1 / measurement.speedup.value if measurement.speedup else 1.0
-        self._storage.set_trial_state_values(trial, TrialState.COMPLETE, [drop, ratio])
+        self._storage.set_trial_state_values(trial, TrialState.COMPLETE, _objectives(measurement))
 
     def _rows(self) -> list[Any]:
         with self._translated():
@@ -294,6 +311,12 @@ def _name(folder: Path, url: str) -> str:
     return _NAME if url == f"sqlite:///{folder / 'study.db'}" else f"{_NAME}/{folder.name}"
 
 
+def _objectives(measurement: Measurement) -> list[float]:
+    """Optuna's two values of a trial: the drop and the latency ratio."""
+    drop = measurement.drop.value if measurement.drop else 0.0
+    return [drop, 1 / measurement.speedup.value if measurement.speedup else 1.0]
+
+
 def _trial(row: Any, reports: dict[str, Any]) -> Trial:
     attributes = row.user_attrs
     states: dict[str, State] = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "complete"}
@@ -317,6 +340,7 @@ def _trial(row: Any, reports: dict[str, Any]) -> Trial:
         stage=attributes.get("stage", ""),
         progress=attributes.get("progress", 0.0),
         meta=attributes.get("meta", {}),
+        filed_under=attributes.get("recipe_id", ""),
     )
 
 

@@ -4,6 +4,9 @@ It never touches the store: the runner writes down what it sends. Requests:
 
     {"do": "prepare", "task": …}                                  -> progress, then facts and sizes
     {"do": "trial", "task": …, "recipe": …, "baseline": …, …}     -> stages, then a measurement
+    {"do": "question", "task": …, "question": …, …}               -> progress, then rows
+    {"do": "scan", "task": …, "order": …, "known": […], …}        -> progress and rows
+    {"do": "cost", "task": …, "order": …, …}                      -> progress and rows
 """
 
 from __future__ import annotations
@@ -11,18 +14,21 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import WorkbenchError
+from workbench.compress import compress
 from workbench.measure.measurement import Measurement
 from workbench.recipe import Recipe
 from workbench.running.bench import Bench
-from workbench.running.child import serve
+from workbench.running.child import respond, serve
+from workbench.running.questions import compute, plain
+from workbench.sensitivity.cost import cost_rows, example_batch
+from workbench.sensitivity.scan import Order, rows
 from workbench.tasks.base import task_from_json
+from workbench.tuning.questions import question_from_json
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -34,17 +40,8 @@ class TrialProcess:
         self._bench: Bench | None = None
 
     def handle(self, request: dict[str, Any], send: Send) -> None:
-        """Answer one request; every error becomes an event, with the words for a person and the traceback."""
-        try:
-            send({"done": getattr(self, f"do_{request['do']}")(request, send)})
-        except WorkbenchError as error:
-            send({"error": str(error), "kind": type(error).__name__, "details": traceback.format_exc()})
-        except MemoryError:
-            send({"error": "ran out of memory", "kind": "MemoryError", "details": traceback.format_exc()})
-        # The runner must hear of everything that went wrong here; the reason is passed on whole.
-        except Exception as error:  # noqa: BLE001
-            message = f"{type(error).__name__}: {error}"
-            send({"error": message, "kind": type(error).__name__, "details": traceback.format_exc()})
+        """Answer one request."""
+        respond(self, request, send)
 
     def do_prepare(self, request: dict[str, Any], send: Send) -> dict[str, Any]:
         """Have the task ready: downloads, training of the demo model, checks."""
@@ -71,10 +68,39 @@ class TrialProcess:
         )
         return measurement.to_json()
 
+    def do_question(self, request: dict[str, Any], send: Send) -> dict[str, Any]:
+        """Answer what a strategy wants to know."""
+        asked = question_from_json(request["question"])
+        return {"rows": plain(compute(asked, self._bench_for(request), _teller(send)))}
+
+    def do_scan(self, request: dict[str, Any], send: Send) -> dict[str, Any]:
+        """The rows of a scan, each as it comes."""
+        given = Order.from_json(request["order"])
+        tell = _teller(send)
+        for row in rows(self._bench_for(request).task, given, tell=tell, known=request["known"]):
+            send({"row": row})
+        return {}
+
+    def do_cost(self, request: dict[str, Any], send: Send) -> dict[str, Any]:
+        """What each layer of a recipe costs in time."""
+        bench, recipe = self._bench_for(request), Recipe.from_json(request["order"]["recipe"])
+        artifact = compress(bench.task, recipe, bench.folder / recipe.id, tell=_teller(send))
+        runner = artifact.load()
+        try:
+            for row in cost_rows(runner, example_batch(bench.task, recipe), request["order"]["calls"]):
+                send({"row": row})
+        finally:
+            runner.close()
+        return {}
+
     def _bench_for(self, request: dict[str, Any]) -> Bench:
         if self._bench is None:
             self._bench = Bench(task_from_json(request["task"]), Path(request["artifacts"]), seconds=request["seconds"])
         return self._bench
+
+
+def _teller(send: Send) -> Callable[[float, str], None]:
+    return lambda share, message: send({"progress": share, "message": message})
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""Sensitivity: how much each layer hurts. The probes are in `probes/`."""
+"""Sensitivity: how much each layer hurts when it is compressed, and what it costs in time; `probes/` has the scores."""

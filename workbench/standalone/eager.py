@@ -91,6 +91,10 @@ def build(folder, structure):
     for name, values in structure["attributes"].items():
         for attribute, value in values.items():
             setattr(module.get_submodule(name), attribute, value)
+    if structure.get("tokens"):
+        from shortening import shorten
+
+        shorten(module, **structure["tokens"])
     return module
 
 

@@ -3,6 +3,7 @@
 python run.py "a text" "another text"      one line of JSON per text
 python run.py < texts.txt                  one text per line
 python run.py --check                      answers the example that lies in check.json and compares
+python run.py --serve 8765                 answers POST requests on this machine, one text per line (0 = any free port)
 """
 
 import json
@@ -66,7 +67,36 @@ def check():
     return 0 if gap <= seen["tolerance"] else 1
 
 
+def serve(port):
+    """Answer until interrupted, one request after the other; nobody but this machine is listened to.
+
+    An example of a service, without users, limits or encryption: put a real server in front of it.
+    """
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    classifier = Classifier()
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self):
+            texts = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode("utf-8").splitlines()
+            body = json.dumps(classifier(texts)).encode("utf-8")
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *ignored):
+            pass
+
+    server = HTTPServer(("127.0.0.1", port), Answer)
+    print(f"http://127.0.0.1:{server.server_port}", flush=True)
+    server.serve_forever()
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        serve(int(sys.argv[2]))
     if sys.argv[1:] == ["--check"]:
         sys.exit(check())
     asked = sys.argv[1:] or [line.rstrip("\n") for line in sys.stdin]

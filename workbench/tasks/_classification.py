@@ -21,6 +21,7 @@ from workbench.errors import DataError, ModelError, UserError
 from workbench.loading.folder import HFFolder
 from workbench.loading.hashing import hash_json
 from workbench.loading.source import Source
+from workbench.quick import CALIBRATED, NOTE, TRAINED, at_most, in_a_hurry
 from workbench.tasks.base import SPLITS, Task
 
 #: Raw texts, one or two strings each, with class indices, int64 of shape (examples,); -1 where there is no label.
@@ -35,7 +36,7 @@ class CalibrationData:
 
     def calibration(self, samples: int) -> list[Example]:
         """The first `samples` tokenized training examples; raises `DataError` where there are fewer."""
-        there = self.task.sizes()["calibration"]
+        there, samples = self.task.sizes()["calibration"], at_most(samples, CALIBRATED)
         if samples > there:
             raise DataError(
                 f"{samples} calibration examples were asked for, and the training data has {there}.",
@@ -60,7 +61,8 @@ class CalibrationData:
                 allowed="data with a training split, or at least 50 examples",
                 do="give training data with the task, or take a technique that needs none",
             )
-        return self.task.encoded("calibration"), targets
+        few = at_most(None, TRAINED)
+        return self.task.encoded("calibration", few), targets[:few]
 
     def key(self) -> str:
         """The task's fingerprint."""
@@ -99,7 +101,7 @@ class Classification(Task):
 
     def notes(self) -> list[str]:
         """What a person should know about how the data were read and split."""
-        return []
+        return [NOTE] if in_a_hurry() else []
 
     @property
     def labels(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -29,6 +29,7 @@ from workbench.loading.splits import role, set_aside
 from workbench.loading.tokens import TokenizerEncoder
 from workbench.measure.accuracy import Answers
 from workbench.measure.windows import Windows, score_window, text_hash
+from workbench.quick import CALIBRATED, MEASURED, NOTE, TRAINED, at_most, in_a_hurry
 from workbench.tasks._located import absolute, located
 from workbench.tasks.base import SPLITS, Progress, Task, no_numbers
 
@@ -200,7 +201,7 @@ class CausalLM(Task):
         sizes, facts = self.sizes(), self.facts()
         begin = self._encoder().begin()
         scored = sum(len(window) - 1 for window in self._windows("select"))
-        notes = list(self._splits()[1])
+        notes = [*self._splits()[1], *([NOTE] if in_a_hurry() else [])]
         if not sizes["report"]:
             notes.append("Selection and report use the same text: there is no other split (see reserve=).")
         return {
@@ -278,10 +279,11 @@ class CausalLM(Task):
             report = found[str(test)]
         calibration = [calibration[i] for i in random.permutation(len(calibration))]
         parts = {"calibration": calibration, "select": select, "report": report}
+        limit = at_most(self.limit, MEASURED)
         for split in ("select", "report"):
-            if self.limit is not None and self.limit < len(parts[split]):
-                notes.append(f"Limited to {self.limit} of the {len(parts[split])} windows for {split}.")
-                rows = np.sort(random.choice(len(parts[split]), self.limit, replace=False))
+            if limit is not None and limit < len(parts[split]):
+                notes.append(f"Limited to {limit} of the {len(parts[split])} windows for {split}.")
+                rows = np.sort(random.choice(len(parts[split]), limit, replace=False))
                 parts[split] = [parts[split][i] for i in rows]
         return parts, notes
 
@@ -294,7 +296,7 @@ class WindowData:
 
     def calibration(self, samples: int) -> list[Example]:
         """The first `samples` windows of the calibration text; raises `DataError` where there are fewer."""
-        there = self.task.sizes()["calibration"]
+        there, samples = self.task.sizes()["calibration"], at_most(samples, CALIBRATED)
         if samples > there:
             raise DataError(
                 f"{samples} calibration windows were asked for, and the calibration text has {there}.",
@@ -311,7 +313,8 @@ class WindowData:
                 allowed="data with a training split",
                 do="give training text with the task (train.txt), or take a technique that needs none",
             )
-        return self.task.encoded("calibration"), self.task.targets("calibration")
+        few = at_most(None, TRAINED)
+        return self.task.encoded("calibration", few), self.task.targets("calibration", few)
 
     def key(self) -> str:
         """The task's fingerprint."""

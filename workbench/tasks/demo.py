@@ -27,6 +27,7 @@ from workbench.errors import ModelError, ResourceError
 from workbench.loading.hashing import hash_json
 from workbench.measure.machine import usable_cores
 from workbench.paths import cache_dir
+from workbench.quick import MEASURED, at_most
 from workbench.tasks._classification import Classification, Rows
 from workbench.tasks._reviews import GRAMMAR, reviews
 from workbench.tasks.base import SPLITS, Progress
@@ -88,14 +89,17 @@ class Demo(Classification):
     def rows(self, split: str) -> Rows:
         if split not in self._kept:
             part = data()[_PART_OF[split]]
-            if split == "calibration":
+            if split != "calibration":
+                part = part[: at_most(None, MEASURED)]
+            else:
                 order = np.random.default_rng(self.seed).permutation(len(part))
                 part = [part[i] for i in order]
             self._kept[split] = ([(text,) for text, _ in part], np.array([label for _, label in part], dtype=np.int64))
         return self._kept[split]
 
     def notes(self) -> list[str]:
-        return ["Texts come from a grammar: good for trying the workbench, no evidence about real reviews."]
+        grammar = "Texts come from a grammar: good for trying the workbench, no evidence about real reviews."
+        return [grammar, *super().notes()]
 
 
 @cache
@@ -119,8 +123,7 @@ def demo_folder(progress: Progress | None = None, settings: Settings | None = No
 
     settings = settings or Settings()
     try:
-        home = cache_dir("demo")
-        folder = home / hash_json([GRAMMAR, PARTS, LABELS, asdict(settings)])[:16]
+        folder = _folder(settings)
         if _complete(folder):
             return folder
         with _patient(FileLock(f"{folder}.lock"), progress):
@@ -133,6 +136,15 @@ def demo_folder(progress: Progress | None = None, settings: Settings | None = No
             do="make room, or name another folder with the environment variable WORKBENCH_CACHE",
         ) from error
     return folder
+
+
+def is_trained(settings: Settings | None = None) -> bool:
+    """Whether the demo's model is in the cache already; without it, asking for its tokens trains it first."""
+    return _complete(_folder(settings or Settings()))
+
+
+def _folder(settings: Settings) -> Path:
+    return cache_dir("demo") / hash_json([GRAMMAR, PARTS, LABELS, asdict(settings)])[:16]
 
 
 def _complete(folder: Path) -> bool:

@@ -27,6 +27,7 @@ from workbench.loading.source import Source
 from workbench.loading.splits import Splits, assign, role
 from workbench.loading.tokens import CollateEncoder, Encoder, TokenizerEncoder
 from workbench.measure.accuracy import class_metric
+from workbench.quick import MEASURED, at_most
 from workbench.tasks._classification import Classification, Rows
 from workbench.tasks._located import absolute, located
 from workbench.tasks.base import Progress
@@ -118,7 +119,7 @@ class TextClassification(Classification):
         return self._splits().names or self.source().labels()
 
     def notes(self) -> list[str]:
-        return self._splits().notes
+        return [*self._splits().notes, *super().notes()]
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -205,7 +206,9 @@ class TextClassification(Classification):
                 f"Some splits of {self.data} have one text column and some have two.",
                 do="name the text column with text=, or give one file instead of the folder",
             )
-        parted = assign(found, split=self.split, reserve=self.reserve, seed=self.seed, limit=self.limit)
+        parted = assign(
+            found, split=self.split, reserve=self.reserve, seed=self.seed, limit=at_most(self.limit, MEASURED)
+        )
         return Splits(parted.calibration, parted.select, parted.report, parted.origin, [*notes, *parted.notes], names)
 
 

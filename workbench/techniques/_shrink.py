@@ -60,13 +60,12 @@ def refit(layer: Any, inputs: Any, outputs: Any, group: int = 0, ridge: float = 
     with torch.no_grad():
         weight, x, y = layer.weight.double(), inputs.double(), outputs.double()
         if group:
-            # Output = sum over groups of factor * (x_g W_g^T): a small system in the factors.
-            parts = [x[:, i : i + group] @ weight[:, i : i + group].T for i in range(0, x.shape[1], group)]
-            if group == 1:
-                gram, right = (x.T @ x) * (weight.T @ weight), ((y - layer.bias.double()) @ weight * x).sum(dim=0)
-            else:
-                flat = torch.stack([part.flatten() for part in parts])
-                gram, right = flat @ flat.T, flat @ (y - layer.bias.double()).flatten()
+            # Output = sum over groups of factor * (x_g W_g^T): a small system in the factors, whose entries are sums
+            # over blocks of a matrix of all pairs of inputs; the products by group themselves would not fit in memory.
+            count = x.shape[1] // group
+            pairs = (x.T @ x) * (weight.T @ weight)
+            gram = pairs.reshape(count, group, count, group).sum(dim=(1, 3))
+            right = ((y - layer.bias.double()) @ weight * x).sum(dim=0).reshape(count, group).sum(dim=1)
             damp = ridge * gram.diagonal().mean()
             eye = torch.eye(len(gram), dtype=torch.float64)
             factors = torch.linalg.solve(gram + damp * eye, right + damp)

@@ -23,7 +23,8 @@ Need = Literal["nothing", "calibration", "training"]
 class Technique(Knobbed):
     """One thing that can be done to a model.
 
-    Class variables: `name`; `group`, one of the five that people know; `needs`; `source`, the paper or specification;
+    Class variables: `name`; `group`, one of the five that people know; `needs`, the most that it may look at whatever
+    its knobs are (see `asks`); `source`, the paper or specification;
     `precisions`, the precision kinds it writes into the plan (empty for a technique that changes the module);
     `phase`, its place in a recipe: techniques stand in ascending phase (0 drop layers, 1 narrow them, 2 mask weights,
     3 train, 4 rescale, 5 precision);
@@ -50,6 +51,11 @@ class Technique(Knobbed):
     def note(self) -> str:
         """What a person should know before the run ('' for nothing)."""
         return ""
+
+    @property
+    def asks(self) -> Need:
+        """What it looks at with its knobs as they are: `needs`, or less."""
+        return self.needs
 
     @property
     def asks_runtime(self) -> bool:

@@ -1,7 +1,7 @@
 """BF16: the whole model in bfloat16, the sixteen-bit float with FP32's range.
 
 The idea is Google Brain's; Kalamkar et al. 2019 measured that it needs no tuning. Only the precision plan changes; the
-runtime casts. Left out: FP16, whose narrow range wants loss scaling or care, and a mix of both by layer.
+runtime casts. Left out: a mix with other precisions by layer, which is `mixed_precision`.
 """
 
 from __future__ import annotations

@@ -64,7 +64,9 @@ class Distil(Trained):
             raise Refused(self.fits(draft.facts) or f"{self.name} needs a PyTorch module")
         if not (self.mix or self.hidden or self.relations):
             return Part()  # Plain fine-tuning: the labels teach.
-        return Teaching(self, find_teacher(self.teacher, draft))
+        teacher = find_teacher(self.teacher, draft)
+        _check_tokens(self, draft.module, teacher)
+        return Teaching(self, teacher)
 
     def pace(self) -> Pace:
         """As of every trained technique, with the `dropout` knob."""
@@ -102,6 +104,22 @@ def find_teacher(name: str, draft: Draft) -> Any:
     return teacher.to(torch.float32).eval()
 
 
+def _check_tokens(technique: Distil, student: Any, teacher: Any) -> None:
+    """Raise `Refused` where what is compared is not there for the same tokens."""
+    from workbench.shortening import flow_of
+
+    if technique.relations and flow_of(student) is not None:
+        raise Refused(
+            "relations compares every token with every other one, and prune_tokens leaves few of them.",
+            do="use relations=0; logits and hidden states are compared for the tokens that are left",
+        )
+    if (technique.hidden or technique.relations) and flow_of(teacher) is not None:
+        raise Refused(
+            "The teacher drops tokens itself, so that its hidden states are of other tokens than the student's.",
+            do="use hidden=0 and relations=0, or the uncompressed teacher",
+        )
+
+
 class Teaching(Part):
     """Loss against a teacher."""
 
@@ -128,6 +146,8 @@ class Teaching(Part):
 
     def loss(self, run: Run, batch: Batch, output: Any) -> Any:
         """Of logits, hidden states and relations together, and of the labels for the rest of `mix`."""
+        from workbench.shortening import kept_tokens
+
         logits, states = self._ask(run, batch)
         total = self._of.mix * logits_loss(
             output.logits, logits, self._of.loss, self._of.temperature, _tokens(batch, logits)
@@ -137,9 +157,11 @@ class Teaching(Part):
         if self.hidden:
             mine, mask = output.hidden_states, batch.inputs.get("attention_mask")
             if self._of.hidden:
+                kept = kept_tokens(run.module, len(mine) - 1)
                 for own, other in layer_map(len(mine) - 1, len(states) - 1, self._of.layers, run.draft.blocks):
                     student = mine[own] if self._projection is None else self._projection(mine[own].float())
-                    total = total + self._of.hidden * hidden_loss(student, states[other], mask)
+                    teacher, there = of_tokens(states[other], mask, kept[own])
+                    total = total + self._of.hidden * hidden_loss(student, teacher, there)
             if self._of.relations:
                 total = total + self._of.relations * relation_loss(mine[-1], states[-1], mask, run)
         return total
@@ -225,6 +247,15 @@ def hidden_loss(student: Any, teacher: Any, mask: Any) -> Any:
     """Mean squared difference of hidden states (batch, length, width), of real tokens only."""
     error = ((student.float() - teacher.float()) ** 2).mean(dim=-1)
     return error.mean() if mask is None else (error * mask).sum() / mask.sum()
+
+
+def of_tokens(states: Any, mask: Any, kept: Any) -> tuple[Any, Any]:
+    """The teacher's hidden states (batch, length, width) and the mask (batch, length) of those tokens that the student
+    has left, `kept` (batch, left); None for all."""
+    if kept is None:
+        return states, mask
+    there = None if mask is None else mask.gather(1, kept)
+    return states.gather(1, kept[..., None].expand(-1, -1, states.shape[-1])), there
 
 
 def relation_loss(student: Any, teacher: Any, mask: Any, run: Any = None, heads: int = 12) -> Any:

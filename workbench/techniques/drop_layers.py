@@ -1,8 +1,8 @@
 """Drop layers: whole transformer layers are removed; the model becomes smaller and faster on every runtime.
 
 The idea and three of the choices are those of Sajjad et al. 2023; the even spread is how Shleifer & Rush 2020 pick a
-student's layers. Left out: choosing layers by their measured contribution (that is a sensitivity scan), and training
-afterwards, which wins most of the drop back.
+student's layers; `layers` names the ones that stay. Left out: choosing layers by their measured contribution (that is
+a sensitivity scan), and training afterwards, which wins most of the drop back.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from workbench.draft import Draft, ModelFacts
-from workbench.errors import Refused
+from workbench.errors import KnobError, Refused
 from workbench.knobs import knob
 from workbench.techniques.base import Technique
 
@@ -40,6 +40,25 @@ class DropLayers(Technique):
         choices=("spread", "alternate", "top", "bottom"),
         help="evenly spread between first and last, every other one below the last, the last ones, or the first ones",
     )
+    layers: str = knob(
+        "", help="the layers that stay, counted from 0, such as '0 2 3 5'; '' = as `count` and `which` say"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layers:
+            try:
+                chosen = {int(place) for place in self.layers.replace(",", " ").split()}
+            except ValueError:
+                chosen = set()
+            if not chosen or min(chosen) < 0:
+                raise KnobError(
+                    f"drop_layers.layers = {self.layers!r} is not possible.", allowed="places such as '0 2 3 5'"
+                )
+            object.__setattr__(self, "layers", " ".join(map(str, sorted(chosen))))
+            # They have no say then, and equal recipes must have equal ids.
+            for name in ("count", "which"):
+                object.__setattr__(self, name, self.knobs()[name].default)
 
     @property
     def note(self) -> str:
@@ -53,11 +72,25 @@ class DropLayers(Technique):
             return reason
         if not facts.blocks:
             return f"{self.name} found no list of transformer layers in this {facts.architecture}"
+        if self.layers:
+            return self._wrong_layers(facts.blocks)
         if self.count >= facts.blocks:
             return (
                 f"{self.name} cannot remove {self.count} of {facts.blocks} layers; at most {facts.blocks - 1} of them"
             )
         return None
+
+    def _wrong_layers(self, blocks: int) -> str | None:
+        left = [int(place) for place in self.layers.split()]
+        if left[-1] >= blocks:
+            return f"{self.name} cannot keep layer {left[-1]}: there are {blocks}, counted from 0"
+        return f"{self.name} would keep all of the {blocks} layers" if len(left) == blocks else None
+
+    def _gone(self, blocks: int) -> tuple[int, ...]:
+        if not self.layers:
+            return dropped(blocks, self.count, self.which)
+        left = {int(place) for place in self.layers.split()}
+        return tuple(i for i in range(blocks) if i not in left)
 
     def apply(self, draft: Draft) -> Draft:
         """Remove the layers from the module and its configuration, and follow the kept layers to their new names.
@@ -71,13 +104,13 @@ class DropLayers(Technique):
         if reason or draft.module is None:
             raise Refused(reason or f"{self.name} needs a PyTorch module")
         path, blocks = find_blocks(draft.module)
-        gone = dropped(blocks, self.count, self.which)
+        gone = self._gone(blocks)
         lost = sorted(name for name in draft.kept if place(name, path) in gone)
         if lost:
             raise Refused(
                 f"{self.name} would remove the kept layer {lost[0]!r}.",
                 allowed=f"keep layers outside {', '.join(f'{path}.{i}' for i in gone)}",
-                do="keep other layers, or choose another `count` or `which`",
+                do="keep other layers, or choose another `count`, `which` or `layers`",
             )
         remove(draft.module, path, gone)
         if hasattr(draft.module, "save_pretrained"):

@@ -18,7 +18,7 @@ from workbench.errors import Refused
 from workbench.knobs import knob
 from workbench.techniques._observe import batches, see_inputs
 from workbench.techniques._sparse import upright
-from workbench.techniques.base import Technique
+from workbench.techniques.base import Need, Technique
 
 #: A layer with a smaller share of the MACs, such as the classifier, has nothing to save.
 _WORTH = 1e-3
@@ -64,6 +64,11 @@ class LowRank(Technique):
     def note(self) -> str:
         """What to expect of it alone."""
         return "" if self.budget >= 0.7 else "below 0.7 without training afterwards it costs points: add distil"
+
+    @property
+    def asks(self) -> Need:
+        """Nothing where only the weights are looked at."""
+        return "nothing" if self.method == "svd" else self.needs
 
     def fits(self, facts: ModelFacts) -> str | None:
         """None, or the reason: no module, or no linear layer."""

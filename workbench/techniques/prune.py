@@ -17,7 +17,7 @@ from workbench.techniques import _scores
 from workbench.techniques._observe import batches, gradients, see_inputs
 from workbench.techniques._patterns import Pattern
 from workbench.techniques._sparse import HONEST, check_pattern, find_masks, hold, no_sparsity, prunable, told, upright
-from workbench.techniques.base import Technique
+from workbench.techniques.base import Need, Technique
 
 
 class Prune(Technique):
@@ -33,6 +33,7 @@ class Prune(Technique):
 
     name = "prune"
     group = "pruning"
+    needs = "calibration"
     source = "Han et al. 2015, arXiv:1506.02626"
     phase = 2
 
@@ -59,6 +60,11 @@ class Prune(Technique):
     def note(self) -> str:
         """What a mask does not do."""
         return HONEST
+
+    @property
+    def asks(self) -> Need:
+        """Nothing for magnitude; every other score looks at training examples."""
+        return "nothing" if self.score == "magnitude" else self.needs
 
     def fits(self, facts: ModelFacts) -> str | None:
         """None, or the reason: no module, or a pattern that fixes another sparsity."""

@@ -25,6 +25,7 @@ class Adapter(ipw.VBox):
     def __init__(self, children: Iterable[ipw.Widget] = (), css: str = "", **kwargs: Any) -> None:
         super().__init__(list(children), **kwargs)
         self.copy: Callable[[str], None] = lambda text: None
+        self._alone: ipw.VBox | None = None
         self.add_class("wb")
         if css:
             self.add_class(css)
@@ -33,6 +34,18 @@ class Adapter(ipw.VBox):
     def code(self) -> str:
         """The Python that gives `value`."""
         raise NotImplementedError
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """Alone in a cell a widget comes with the page's style sheet, theme and clipboard; inside another, without."""
+        if self._alone is None:
+            from workbench.widgets.page import Page
+
+            page = Page()
+            self.copy = page.copy
+            if self.has_trait("theme"):
+                traitlets.dlink((page, "theme"), (self, "theme"))
+            self._alone = ipw.VBox([page, self])
+        return self._alone._repr_mimebundle_(**kwargs)
 
     def code_box(self) -> ipw.VBox:
         """ "Copy as Python": shows `code` as it is at the click, and asks the page to copy it."""

@@ -1,9 +1,11 @@
 """An error as a person reads it: what was wrong, what is allowed, what to do next, each in its own line.
 
-Left out: tracebacks; a log file has them.
+The traceback of an error that nobody expected stands behind "Details". Left out: sending it anywhere.
 """
 
 from __future__ import annotations
+
+import traceback
 
 import ipywidgets as ipw
 import traitlets
@@ -24,6 +26,9 @@ def error_html(error: BaseException | str | None) -> Markup:
         parts = [tag("p", error, class_="wb-what")]
     else:
         parts = [tag("p", f"{type(error).__name__}: {error}", class_="wb-what")]
+        if error.__traceback__ is not None:
+            trace = "".join(traceback.format_exception(error))
+            parts.append(tag("details", tag("summary", "Details"), tag("pre", trace, class_="wb-pre")))
     return tag("div", join(parts), class_="wb-error", role="alert")
 
 

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from workbench.errors import WorkbenchError
-
 if TYPE_CHECKING:
     from workbench.study import Study
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A study as it stood at one moment; `error` is why it could not be read."""
+    """A study as it stood at one moment; `error` is why it could not be read. `examples` are measured,
+    by `metric`, once a runner has prepared the data."""
 
     name: str
     frame: pd.DataFrame
@@ -30,12 +29,16 @@ class Snapshot:
     goal: Any
     refused: list[dict[str, Any]]
     notes: list[str]
-    error: WorkbenchError | None = None
+    error: Exception | None = None
+    examples: int = 0
+    metric: str = ""
 
 
 def snapshot(study: Study) -> Snapshot:
-    """Everything that is shown of a study. Raises `StoreError` where the store cannot be read."""
-    return Snapshot(study.name, study.frame(), study.status(), study.goal, study.refused(), study.notes)
+    """Everything that is shown of a study; raises what reading it raises."""
+    prepared = study.prepared
+    about = {"examples": prepared.get("sizes", {}).get("select", 0), "metric": prepared.get("metric", "")}
+    return Snapshot(study.name, study.frame(), study.status(), study.goal, study.refused(), study.notes, **about)
 
 
 class Watcher:
@@ -69,8 +72,8 @@ class Watcher:
                 return
             try:
                 seen = snapshot(study)
-            except WorkbenchError as error:
-                # A store that is locked for a moment is read again; until then the page says so.
+            # A store that is locked for a moment is read again; until then the page says so, and it goes on watching.
+            except Exception as error:  # noqa: BLE001
                 seen = Snapshot(study.name, pd.DataFrame(), None, None, [], [], error)
             if study is self.study:
                 self.show(seen)

@@ -26,6 +26,8 @@ function render({ model }) {
   observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
   model.on("change:study", keep);
   model.on("msg:custom", copy);
+  model.set("query", window.location.search);
+  model.set("hello", Date.now());
   tell();
   keep();
   return () => {
