@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -40,7 +40,8 @@ def layer_tree(layers: pd.DataFrame, profile: pd.DataFrame | None = None) -> lis
     """
     times = {} if profile is None else checked(profile).groupby("layer")["ms"].sum().to_dict()
     whole = sum(times.values())
-    leaves = [{**row, "ms": times.get(row["layer"], math.nan)} for row in layers.to_dict("records")]
+    rows_of = cast("list[dict[str, Any]]", layers.to_dict("records"))
+    leaves = [{**row, "ms": times.get(row["layer"], math.nan)} for row in rows_of]
     rows: list[dict[str, Any]] = []
 
     def add(prefix: str, inside: list[dict[str, Any]], depth: int) -> None:
