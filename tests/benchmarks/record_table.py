@@ -82,10 +82,16 @@ def space_of(task: Task, scores: dict[str, float]) -> Space:
 def measure(study: Study, space: Space, limit: int | None, timing: float) -> None:
     """Every recipe of the space, from the start or from where it was cut short."""
 
+    cleaned = 0
+
     def clean(status: Status) -> None:
-        for trial in study.trials[1:]:
-            if trial.finished:
-                shutil.rmtree(study.folder / "artifacts" / trial.recipe.id, ignore_errors=True)
+        nonlocal cleaned
+        # Reading hundreds of trials takes time that what is being measured would miss.
+        if status.done > cleaned:
+            cleaned = status.done
+            for trial in study.trials[1:]:
+                if trial.finished:
+                    shutil.rmtree(study.folder / "artifacts" / trial.recipe.id, ignore_errors=True)
         if status.trial is not None:
             print(f"\r{status.done} done, {status.seconds / 60:.0f} min: {status.title[:80]:80}", end="", flush=True)
 
