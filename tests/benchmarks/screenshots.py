@@ -55,7 +55,8 @@ def main() -> None:
         shoot(page, options.out / "dashboard-front-dark.png")
         page = opened(browser, address, study.name, "light", size)
         shoot(page, options.out / "dashboard-front-light.png")
-        if any(study.scans()["kind"] == "scan") if len(study.scans()) else False:
+        scans = study.scans()
+        if len(scans) and (scans["kind"] == "scan").any():
             turn(page, "Sensitivity")
             page.locator(".wb-view-box:visible .wb-plot .trace").first.wait_for(timeout=PATIENCE)
             shoot(page, options.out / "dashboard-sensitivity.png")
