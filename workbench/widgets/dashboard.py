@@ -1,9 +1,10 @@
 """The dashboard: pick a model, tick techniques and runtimes, start, watch the front grow, click a point.
 
-On the left the rail (model, data, recipe, sweep, machine), on the right the tabs, at the foot what is happening. It
-composes the widgets and steers a study. What takes longer than a moment (opening a store, starting a runner) runs in a
-thread of its own, and what the study says arrives through the watcher. The study's name stands in the page's address,
-so a reload, which is a new kernel under Voila, shows the study as it stands. Left out: several studies at once.
+On the left the rail (model, data, recipe, sweep, machine), on the right the tabs, at the foot, always in sight, the
+buttons of the sweep and what is happening. It composes the widgets and steers a study. What takes longer than a moment
+(opening a store, starting a runner) runs in a thread of its own, and what the study says arrives through the watcher.
+The study's name stands in the page's address, so a reload, which is a new kernel under Voila, shows the study as it
+stands. Left out: several studies at once.
 """
 
 from __future__ import annotations
@@ -251,7 +252,7 @@ class Dashboard(ipw.VBox):
         }
         rail = styled(ipw.VBox(list(self.parts.values())), "wb-rail")
         right = styled(ipw.VBox([self.panel, self.views]), "wb-right")
-        foot = styled(ipw.HBox([self.line, self.bar]), "wb-foot")
+        foot = styled(ipw.HBox([self.tuner.lend_actions(), self.line, self.bar]), "wb-foot")
         return [head, styled(ipw.HBox([rail, right]), "wb-columns"), foot]
 
     def _connect(self) -> None:

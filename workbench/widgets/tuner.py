@@ -139,6 +139,12 @@ class Tuner(Adapter):
         """The call that Start makes."""
         return f"study.start({self.space!r}, strategy={self.strategy.value!r}, goal={self.value!r})"
 
+    def lend_actions(self) -> ipw.HBox:
+        """The row of buttons, for an owner who keeps it in sight; the tuner shows it, and the line of what is happening
+        that stands with it, no more."""
+        self.children = tuple(child for child in self.children if child not in (self.actions, self.line))
+        return self.actions
+
     # --- what is wanted -----------------------------------------------------------------------------------------
 
     def _build(self) -> None:
@@ -173,6 +179,7 @@ class Tuner(Adapter):
             name: ipw.Button(description=name.capitalize(), button_style=style, tooltip=tip)
             for name, style, tip in BUTTONS
         }
+        self.actions = styled(ipw.HBox([*self.buttons.values()]), "wb-buttons")
         self.bar, self.line = html("", "wb-bar-box"), html("", "wb-status")
         self.stages, self.best = html("", "wb-stage-box"), html("", "wb-best")
         self.panel = ErrorPanel()
@@ -193,7 +200,7 @@ class Tuner(Adapter):
             budget,
             self.limits,
             self.panel,
-            styled(ipw.HBox([*self.buttons.values()]), "wb-buttons"),
+            self.actions,
             self.bar,
             self.line,
             self.stages,
