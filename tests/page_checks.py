@@ -1,80 +1,28 @@
-"""What the browser's tests share: places of the dashboard's page, and what a page must give everybody who uses it.
-
-`violations` looks at the names of controls and the contrast of texts, in the page itself.
-
-A small stand-in for axe, which is not packaged for Python: it knows two rules, but those on every control and every
-text that is seen. Left out: the order of headings, landmarks, live regions.
-"""
+"""What the browser's tests share: places of the dashboard's page, and what a page must give everybody who uses it."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-#: Gives a list of sentences, one for each violation inside the element that matches `root`.
-ACCESSIBILITY = r"""
-(root) => {
-  const place = document.querySelector(root);
-  const found = new Set();
-  const seen = (e) => {
-    const box = e.getBoundingClientRect(), style = getComputedStyle(e);
-    const there = box.width > 1 && box.height > 1 && style.visibility !== "hidden";
-    return there && e.checkVisibility({ opacityProperty: true });
-  };
-  const about = (e) => e.outerHTML.slice(0, 140).replace(/\s+/g, " ");
-  const texts = (ids) => ids.split(" ").map((id) => document.getElementById(id)?.textContent || "").join("");
-  const named = (e) =>
-    (e.getAttribute("aria-label") || "").trim() ||
-    texts(e.getAttribute("aria-labelledby") || "") ||
-    [...(e.labels || [])].map((label) => label.textContent.trim()).join("") ||
-    (["BUTTON", "A"].includes(e.tagName) || e.getAttribute("role") ? e.textContent.trim() : "") ||
-    (e.getAttribute("title") || "").trim();
-  const controls = "button, a[href], input, select, textarea, [role=tab], [role=button], [role=slider]";
-  for (const e of place.querySelectorAll(controls))
-    if (seen(e) && e.type !== "hidden" && !e.closest(".js-plotly-plot") && !named(e)) found.add("no name: " + about(e));
-
-  const parse = (text) => {
-    const [r, g, b, a = 1] = text.match(/[\d.]+/g).map(Number);
-    return text.startsWith("color(srgb") ? [255 * r, 255 * g, 255 * b, a] : [r, g, b, a];
-  };
-  const over = (top, below) => [0, 1, 2].map((i) => top[i] * top[3] + below[i] * (1 - top[3])).concat(1);
-  const behind = (e) => {
-    const layers = [];
-    for (let at = e; at; at = at.parentElement) {
-      const colour = parse(getComputedStyle(at).backgroundColor);
-      if (colour[3] > 0) layers.push(colour);
-      if (colour[3] === 1) break;
-    }
-    return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255, 1]);
-  };
-  const light = ([r, g, b]) => {
-    const [x, y, z] = [r, g, b].map((c) => ((c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
-  };
-  const walker = document.createTreeWalker(place, NodeFilter.SHOW_TEXT);
-  const silent = ":disabled, [aria-disabled=true], script, style, option, .js-plotly-plot";
-  while (walker.nextNode()) {
-    const text = walker.currentNode.textContent.trim(), e = walker.currentNode.parentElement;
-    if (!text || !e || !seen(e) || e.closest(silent)) continue;
-    if (e.closest("label")?.control?.disabled || e.closest("label")?.querySelector("input:disabled")) continue;
-    const style = getComputedStyle(e), size = parseFloat(style.fontSize);
-    const ground = behind(e), both = [light(over(parse(style.color), ground)), light(ground)];
-    const [one, two] = both.sort((a, b) => b - a);
-    const ratio = (one + 0.05) / (two + 0.05);
-    const needed = size >= 24 || (size >= 18.66 && style.fontWeight >= 700) ? 3 : 4.5;
-    if (ratio < needed) found.add(`contrast ${ratio.toFixed(2)} of “${text.slice(0, 50)}” ${style.color}: ${about(e)}`);
-  }
-  return [...found];
-}
-"""
+#: What of the page is ours: the figures' inside is plotly's.
+OURS = {"include": [[".wb-dashboard"]], "exclude": [[".js-plotly-plot"]]}
 
 #: Gives the elements that reach out of the window to the right and make the page scroll sideways.
 SIDEWAYS = "() => document.documentElement.scrollWidth > window.innerWidth + 1"
 
 
-def violations(page: Any, root: str = ".wb-dashboard") -> list[str]:
-    """What `ACCESSIBILITY` finds."""
-    return list(page.evaluate(ACCESSIBILITY, root))
+def violations(page: Any) -> list[str]:
+    """What axe finds serious or critical in what is ours of the page and seen; a line for each element."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page, OURS, {"resultTypes": ["violations"]}).response["violations"]
+    return [
+        f"{rule['impact']} {rule['id']}: {node['html'][:160]} ({node['failureSummary'][:200]})"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
 
 
 def ours(text):
