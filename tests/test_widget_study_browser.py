@@ -94,6 +94,21 @@ def test_the_list_follows_what_was_done(root):
     assert moved == [(str(root / "one"), str(root / "renamed")), (str(root / "renamed-copy"), None)]
 
 
+def test_the_study_that_is_open_is_the_one_that_buttons_mean(root):
+    made = StudyBrowser(root, study=Study(root / "two"))
+    made.settle()
+    assert made.value == str(root / "two")
+    made.study = Study(root / "one")
+    made.settle()
+    assert made.choose.value == made.value == str(root / "one")
+    make_study(root / "later")
+    made.study = Study(root / "later")
+    made.settle()
+    assert made.value == str(root / "later")
+    made.study = None
+    assert made.value == str(root / "later")
+
+
 def test_deleting_asks_and_keeping_keeps(root):
     made = browser(root)
     assert made.ask.layout.display == "none"

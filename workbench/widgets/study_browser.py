@@ -71,10 +71,12 @@ class StudyBrowser(Adapter):
 
     StudyBrowser("runs")
 
-    `done` is the Python of the last button's call, `comparison` what Compare found.
+    `study` is the one that is shown elsewhere; it is selected when it opens, for that is what a click on Duplicate or
+    Delete will be taken to mean. `done` is the Python of the last button's call, `comparison` what Compare found.
     """
 
     value = traitlets.Unicode(None, allow_none=True)
+    study = traitlets.Instance(Study, allow_none=True)
     done = traitlets.Unicode("")
     comparison = traitlets.Instance(Comparison, allow_none=True)
 
@@ -100,6 +102,7 @@ class StudyBrowser(Adapter):
         self.choose.observe(self._select, "value")
         self.other.observe(self._other_chosen, "value")
         self.observe(self._show_rows, "value")
+        self.observe(self._follow, "study")
         self.refresh()
 
     @property
@@ -268,11 +271,22 @@ class StudyBrowser(Adapter):
     def _offer(self, found: list[tuple[str, int]]) -> None:
         self.trial.options = [("none", _NO_TRIAL), *found]
 
+    def _follow(self, _: object = None) -> None:
+        """Select the study that was opened; one that is not listed yet is found with the next list."""
+        folder = "" if self.study is None else str(self.study.folder)
+        if folder in [str(row.folder) for row in self.rows]:
+            self.choose.value = folder
+        elif folder:
+            self.choose.value = _NONE
+            self.refresh()
+
     def _listed(self, rows: list[StudyRow]) -> None:
         self.rows = rows
         self._refill(self.choose, rows)
         if not self.choose.value and rows:
-            self.choose.value = str(rows[0].folder)
+            folders = [str(row.folder) for row in rows]
+            shown = "" if self.study is None else str(self.study.folder)
+            self.choose.value = shown if shown in folders else folders[0]
         self._show_rows()
 
     def _refill(self, field: Any, rows: list[StudyRow]) -> None:
