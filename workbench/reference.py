@@ -49,7 +49,7 @@ def page(title: str, *body: object) -> Markup:
     """A whole page that needs nothing from elsewhere."""
     viewport = Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width">')
     head = tag("head", viewport, tag("title", title), tag("style", STYLE))
-    return Markup("<!doctype html>\n") + tag("html", head, tag("body", tag("main", *body)), lang="en")
+    return join([Markup("<!doctype html>\n"), tag("html", head, tag("body", tag("main", *body)), lang="en")])
 
 
 def reference(command: Any = None) -> Markup:
