@@ -210,3 +210,14 @@ def wait_for(condition, seconds: float = 60.0) -> None:
         if time.time() > end:
             raise AssertionError("waited in vain")
         time.sleep(0.05)
+
+
+def test_recipes_ordered_in_the_background_are_measured_once_and_in_order(tmp_path: Path) -> None:
+    study = Study(tmp_path / "s", FakeTask())
+    recipes = [Recipe(Spoil(count=count), backend=Fake()) for count in (3, 1, 2)]
+    assert study.order(recipes) == recipes
+    assert study.order(recipes[:2]) == recipes[:2]
+    study.wait()
+    assert [t.recipe for t in study.trials[1:]] == recipes
+    assert study.order(recipes) == []
+    assert study.status().state == "idle"

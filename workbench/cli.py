@@ -147,7 +147,7 @@ def run(
     study: StudyOption = Path("runs/demo"),
     as_json: JsonOption = False,
 ) -> None:
-    """Measure one recipe in a study. Example: workbench run "Recipe(BF16(), backend=Eager())" --study runs/demo"""
+    """Measure one recipe in a study. Example: workbench run "Recipe(Bf16(), backend=Eager())" --study runs/demo"""
     from workbench.parsing import recipe_from_code
     from workbench.study import Study
 
@@ -207,6 +207,19 @@ def machine(as_json: JsonOption = False) -> None:
         typer.echo(f"{name:>12}  {', '.join(map(str, value)) if isinstance(value, list) else value}")
     for line in advice(here):
         typer.echo(f"- {line}")
+
+
+@app.command()
+def pages(
+    out: Annotated[Path, typer.Argument(help="Folder for the pages.")],
+    notebooks: Annotated[Path, typer.Option(help="Folder of the notebooks.")] = Path("notebooks"),
+) -> None:
+    """Run the notebooks and write them as pages, with a reference beside them. Example: workbench pages html"""
+    from workbench.pages import build
+
+    # A dashboard is nothing without its kernel.
+    found = sorted(path for path in notebooks.glob("*.ipynb") if path.stem != "dashboard")
+    typer.echo(build(out, found, typer.main.get_command(app), tell=lambda words: typer.echo(words, err=True)))
 
 
 @app.command("list")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,25 +48,19 @@ def measure(study: Study, recipes: Iterable[Recipe]) -> list[Trial]:
     recipe was not run at all, as after a stop.
     """
     wanted = list(recipes)
-    for i, recipe in enumerate(_unmeasured(study, wanted)):
-        study._store.set(f"refused:{recipe.id}", None)
-        # The runner takes them by name.
-        study._store.set(f"queue:{i:04d}-{uuid.uuid4().hex[:12]}", {"recipe": recipe.to_json(), "meta": {}})
 
     def words(status: Status) -> str:
         done = len(wanted) - len(_unmeasured(study, wanted))
         return f"{done} of {len(wanted)} recipes measured" + (f"; {_now(status)}" if status.stage else "")
 
-    line = _line()
+    line, refused, lost = _line(), dict[Recipe, str](), wanted
     for _ in range(3):  # A runner that is about to end may not see the order any more; then another one does.
-        if _unmeasured(study, wanted) and study.status().state not in ("running", "stopping"):
-            study._spawn()
+        if not study.order(lost):
+            break
         study.wait(tick=lambda status: line(words(status)))
         refused = {Recipe.from_json(row["recipe"]): row["reason"] for row in study.refused()}
         lost = [recipe for recipe in _unmeasured(study, wanted) if recipe not in refused]
-        if not lost:
-            break
-    if lost:
+    if lost := [recipe for recipe in _unmeasured(study, wanted) if recipe not in refused]:
         raise TrialError(f"{len(lost)} recipes were not run.", do="measure them again; see the study's logs folder")
     told = [f"{recipe.title} was refused: {refused[recipe]}" for recipe in wanted if recipe in refused]
     line("\n".join([words(study.status()), *told]))

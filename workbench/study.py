@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from workbench.compress import Artifact
 from workbench.errors import StoreError, TrialError, UserError
 from workbench.quick import TIMING_SECONDS, at_most
 from workbench.recipe import Recipe, Space, plugin
+from workbench.running.ordering import Ordering
 from workbench.running.owner import Owner
 from workbench.running.scans import Scans
 from workbench.running.status import Status, state_of
@@ -45,7 +45,7 @@ __all__ = ["Status", "Study", "make_task", "studies"]
 STOP_SECONDS = 10.0
 
 
-class Study(Scans):
+class Study(Ordering, Scans):
     """`Study("runs/demo", make_task("demo"))` opens or creates; `Study("runs/demo")` opens.
 
     Raises `StoreError` for a store that cannot be used, and `UserError` where `task` is another one than the study's.
@@ -216,37 +216,6 @@ class Study(Scans):
         recipe = old.recipe.edited(keep_add, keep_remove, self.task.facts().layers)
         return self.run(recipe, {"origin": "edit", "parent": number})
 
-    def run(self, recipe: Recipe, meta: dict[str, Any] | None = None) -> Trial:
-        """Measure one recipe and give its trial; one that the study holds already is not run twice.
-
-        `meta` is kept with a new trial, such as where it comes from. Raises `Refused` (before any work) and
-        `TrialError` with the reason where it failed.
-        """
-        if (found := self._store.find(recipe)) is None or not found.finished:
-            self._store.set(f"refused:{recipe.id}", None)
-            self._store.set(f"queue:{uuid.uuid4().hex[:12]}", {"recipe": recipe.to_json(), "meta": meta or {}})
-        for _ in range(3):  # A runner that is about to end may not see the order any more; then another one does.
-            if (found and found.finished) or self._store.get(f"refused:{recipe.id}"):
-                break
-            if self.status().state not in ("running", "stopping"):
-                self._spawn()
-            self.wait(lambda: (t := self._store.find(recipe)) is not None and t.finished)
-            found = self._store.find(recipe)
-        if found is None:
-            raise TrialError(f"{recipe.title} was not run: {self._refusal(recipe)}")
-        if found.measurement is None:
-            raise TrialError(
-                f"Trial {found.number} failed: {found.error}", do="see its `details`, or study.again(number)"
-            )
-        return found
-
-    def again(self, number: int) -> None:
-        """Queue a failed trial's recipe once more, as a new trial."""
-        self._trial(number)
-        self._store.again(number)
-        if self.status().state not in ("running", "stopping"):
-            self._spawn()
-
     def resume(self) -> None:
         """Go on with the latest sweep and with scans where they stood; nothing finished is run again."""
         known = self._store.get("sweep")
@@ -344,10 +313,6 @@ class Study(Scans):
             if trial.number == number:
                 return trial
         raise UserError(f"This study has no trial {number}.", allowed=f"0 … {len(self.trials) - 1}")
-
-    def _refusal(self, recipe: Recipe) -> str:
-        row = self._store.get(f"refused:{recipe.id}")
-        return row["reason"] if row else self.status().message or "the runner ended first; see the logs folder"
 
     def _runners(self, attributes: dict[str, Any] | None = None) -> list[Owner]:
         attributes = attributes if attributes is not None else self._store.attributes()

@@ -40,7 +40,7 @@ class Scans:
     _store: Store
     status: Callable[[], Any]
     wait: Callable[..., None]
-    _spawn: Callable[[], None]
+    _awake: Callable[[], None]
 
     def scan(
         self,
@@ -102,8 +102,7 @@ class Scans:
         for _ in range(3):  # A runner that is about to end may not see the order any more; then another one does.
             if self._store.get(key)["state"] not in _OPEN:
                 break
-            if self.status().state not in ("running", "stopping"):
-                self._spawn()
+            self._awake()
             self.wait(lambda: self._store.get(key)["state"] not in _OPEN)
         found = self._store.get(key)
         if found["state"] != "done":
