@@ -147,6 +147,22 @@ def test_one_scale_for_a_whole_weight(name: str, tmp_path: Path) -> None:
     assert np.abs(backend.load(tmp_path)(batch) - wanted).max() <= 0.02 * np.ptp(wanted)
 
 
+@pytest.mark.parametrize("keep", [(), ("classifier",)])
+def test_a_relu_behind_a_layer_leaves_it_in_int8(keep: tuple[str, ...], tmp_path: Path) -> None:
+    """DistilBERT's head: ONNX Runtime takes the ReLU for a clipping, which it is only before quantized values."""
+    template = drafted("distilbert", "fp32")
+    draft = as_draft(tiny_module("distilbert", n_layers=1, initializer_range=0.3), keep=keep)
+    draft.inputs, draft.data, draft.pad = template.inputs, template.data, template.pad
+    for name in draft.quantizable():
+        draft.plan.layers[name] = Precision("int8_static", input_range=int8.on_grid((-2.5, 3.0)))
+    backend = find("backends", "onnxruntime").make(threads=1, sequence=16)
+    backend.lower(draft, tmp_path)
+    runner, batch = backend.load(tmp_path), batch_of(draft)
+    assert {name for name, kind in runner.effect().layers.items() if kind != "int8"} == set(keep)
+    wanted = reference(draft, batch)
+    assert np.abs(runner(batch) - wanted).max() <= 0.02 * np.ptp(wanted)
+
+
 def test_ranges_for_some_layers_only_are_refused() -> None:
     plan = Plan(layers={"a": Precision("int8_static", input_range=(-1, 1)), "b": Precision("int8_static")})
     with pytest.raises(Refused, match=r"1 of 2 .* 'b'"):

@@ -79,3 +79,21 @@ def insert(graph: Any, nodes: list[Any], ranges: Mapping[str, Range], per_channe
     read = {name for node in graph.node for name in node.input}
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
         graph.initializer.remove(tensor)
+    _spell_out_relu(graph, {output for node in nodes if node.op_type == "Gemm" for output in node.output})
+
+
+def _spell_out_relu(graph: Any, outputs: set[str]) -> None:
+    """Write every `Relu` of `outputs` as `Max` with 0.
+
+    ONNX Runtime takes a ReLU behind a quantized Gemm for the clipping of the QuantizeLinear that comes next; where
+    something else comes (a layer kept in float, a smoothed one), or a grid that goes below 0, it leaves the Gemm in
+    float.
+    """
+    from onnx import numpy_helper
+
+    for node in graph.node:
+        if node.op_type == "Relu" and node.input[0] in outputs:
+            zero = f"{node.output[0]}_floor"
+            graph.initializer.append(numpy_helper.from_array(np.array(0, dtype=np.float32), zero))
+            node.op_type = "Max"
+            node.input.append(zero)
