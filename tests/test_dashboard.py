@@ -333,7 +333,6 @@ def test_wrong_order_and_wrong_names(opened):
     assert page.locator(".wb-error b", has_text="bold").count() == 0
 
 
-@pytest.mark.slow
 def test_two_people_and_a_wrong_order_of_clicks(opened, tiny, folder):
     """Start twice, another model while it runs, stop by one and by the other, stop when idle."""
     page = opened()
@@ -361,7 +360,6 @@ def test_two_people_and_a_wrong_order_of_clicks(opened, tiny, folder):
         expect(one.locator(".wb-right > .wb-error:visible")).to_have_count(0)
 
 
-@pytest.mark.slow
 def test_the_page_is_closed_while_it_exports(opened, folder):
     leaving = opened("&study=tiny-bert")
     expect(points(leaving).first).to_be_visible(timeout=SOON)
@@ -375,7 +373,6 @@ def test_the_page_is_closed_while_it_exports(opened, folder):
     expect(back.locator(".wb-error:visible")).to_have_count(0)
 
 
-@pytest.mark.slow
 def test_the_open_study_is_deleted(opened, folder):
     tab_of = opened("&study=tiny-bert")
     tab(tab_of, "Studies")
@@ -395,7 +392,6 @@ def test_the_open_study_is_deleted(opened, folder):
     expect(page.locator(".wb-error:visible")).to_have_count(0)
 
 
-@pytest.mark.slow
 def test_jupyterlab(watched, folder, tmp_path):
     """The same widgets in a cell: run it, open the study, choose a trial, turn to another tab."""
     source = f"from workbench.widgets.dashboard import Dashboard\n\nDashboard({str(folder)!r}, study='tiny-bert')"

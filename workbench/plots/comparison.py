@@ -14,7 +14,7 @@ import pandas as pd
 from workbench.comparison import Comparison, Pair
 from workbench.measure.estimate import scaled
 from workbench.plots import table as tables
-from workbench.plots.markup import Markup, join, table, tag
+from workbench.plots.markup import Markup, join, table, tag, wide
 from workbench.table import frame_of, row_of
 
 #: Words for what a flip did.
@@ -84,8 +84,7 @@ def flips_html(flips: pd.DataFrame, most: int) -> Markup:
         ]
         # As objects: a column of strings would forget that they are markup.
         shown["Change"] = pd.Series(told, dtype=object)
-    return tag("div", table(shown, css="wb-table wb-flips"), class_="wb-wide", tabindex="0", role="region",
-               aria_label="Changed answers")  # fmt: skip
+    return wide(table(shown, css="wb-table wb-flips"), "Changed answers")
 
 
 def confusion_html(counts: pd.DataFrame, rows: str, columns: str) -> Markup:

@@ -53,6 +53,11 @@ def table(frame: pd.DataFrame, *, css: str = "wb-table", marked: Iterable[int] =
     return tag("table", tag("thead", head), tag("tbody", *rows), class_=css)
 
 
+def wide(content: object, name: str) -> Markup:
+    """What may be wider than its place, in a region that scrolls and that the keyboard reaches under this name."""
+    return tag("div", content, class_="wb-wide", tabindex="0", role="region", aria_label=name)
+
+
 def script_json(value: Any) -> Markup:
     """JSON that can stand inside `<script>`: no `<` survives, so no text can end the element."""
     return Markup(json.dumps(value).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))

@@ -18,7 +18,7 @@ from workbench.comparison import Comparison, compare, kept, layer_delta
 from workbench.errors import DataError
 from workbench.plots.comparison import confusion_html, flips_html, numbers_table, summary
 from workbench.plots.download import csv_link
-from workbench.plots.markup import Markup, join, table, tag
+from workbench.plots.markup import Markup, join, table, tag, wide
 from workbench.running.models import Models
 from workbench.widgets.base import Adapter, heading, html, styled
 from workbench.widgets.error_panel import ErrorPanel
@@ -295,9 +295,7 @@ def _titled(title: str, frame: pd.DataFrame, name: str) -> Markup:
     """A table with its heading and its download."""
     if frame.empty:
         return join([tag("h3", title), tag("p", "Nothing.", class_="wb-note")])
-    shown = tag(
-        "div", table(frame, css="wb-table wb-facts"), class_="wb-wide", tabindex="0", role="region", aria_label=title
-    )
+    shown = wide(table(frame, css="wb-table wb-facts"), title)
     return join([tag("h3", title), shown, csv_link(frame, name)])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from workbench.plots.bars import bars_html, counts_frame, csv_link, histogram
-from workbench.plots.markup import Markup, join, table, tag
+from workbench.plots.markup import Markup, join, table, tag, wide
 from workbench.summary import DataSummary, TableSummary
 
 #: What the splits are for, in words.
@@ -73,7 +73,7 @@ def rows_html(found: TableSummary | None) -> Markup:
     taken = {**dict.fromkeys(found.text, "text"), **({found.label: "label"} if found.label else {})}
     frame = pd.DataFrame(found.rows, columns=list(found.columns))
     frame.columns = [f"{name} ({taken[name]})" if name in taken else str(name) for name in found.columns]
-    return tag("div", table(frame, css="wb-table wb-raw"), class_="wb-wide")
+    return wide(table(frame, css="wb-table wb-raw"), "First rows")
 
 
 def tokens_html(seen: DataSummary | None) -> Markup:

@@ -15,7 +15,7 @@ import traitlets
 from workbench.errors import WorkbenchError
 from workbench.plots.download import csv_link
 from workbench.plots.layers import checked, layer_tree, operator_times, operators_figure, weights_figure
-from workbench.plots.markup import Markup, join, table, tag
+from workbench.plots.markup import Markup, join, table, tag, wide
 from workbench.plots.table import amount
 from workbench.reading import Transitions, WeightHistogram, layer_table, transitions, weight_histogram
 from workbench.running.models import Models
@@ -271,7 +271,7 @@ class LayerExplorer(Adapter):
                 "Layers": found["layers"],
             }
         )
-        self.times.value = join([tag("div", table(shown), class_="wb-wide"), csv_link(found, "operators")])
+        self.times.value = join([wide(table(shown), "Time by type of operator"), csv_link(found, "operators")])
 
     def _figure(self, box: ipw.VBox) -> Figure:
         """The figure in `box`, made when it is first needed."""
@@ -308,7 +308,7 @@ def weights_html(found: WeightHistogram | None, number: int | None) -> Markup:
         }
         for name, facts in found.facts.items()
     ]
-    parts = [tag("p", tag("b", found.layer)), tag("div", table(pd.DataFrame(rows)), class_="wb-wide")]
+    parts = [tag("p", tag("b", found.layer)), wide(table(pd.DataFrame(rows)), "Weights of the layer")]
     if found.noise_db is not None:
         parts.append(tag("p", f"Signal to noise of the compressed weights: {found.noise_db:.1f} dB."))
     elif len(found.facts) == 1 and number:

@@ -16,7 +16,7 @@ import traitlets
 
 from workbench.plots.answers import batch_summary, batch_table, probabilities_html
 from workbench.plots.download import csv_link
-from workbench.plots.markup import join, table, tag
+from workbench.plots.markup import join, table, tag, wide
 from workbench.reading import answers, examples
 from workbench.running.models import Models
 from workbench.widgets.base import Adapter, heading, html, styled
@@ -224,11 +224,10 @@ class Playground(Adapter):
             self.shown.value = tag("p", words, class_="wb-note")
             return
         if not self.many.value:
-            self.shown.value = join([tag("div", probabilities_html(self.value, 0), class_="wb-wide"), _ABOUT])
+            self.shown.value = join([wide(probabilities_html(self.value, 0), "Probabilities"), _ABOUT])
             return
         frame = batch_table(self.value, 0)
-        listed = tag("div", table(frame, css="wb-table wb-flips"), class_="wb-wide", tabindex="0", role="region",
-                     aria_label="Answers")  # fmt: skip
+        listed = wide(table(frame, css="wb-table wb-flips"), "Answers")
         self.shown.value = join([tag("p", batch_summary(self.value, 0)), listed, csv_link(frame, "answers")])
 
 

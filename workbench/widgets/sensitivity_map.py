@@ -20,7 +20,7 @@ import traitlets
 from workbench.errors import DataError, UserError
 from workbench.plots import scans as views
 from workbench.plots.download import csv_link
-from workbench.plots.markup import join, table, tag
+from workbench.plots.markup import join, table, tag, wide
 from workbench.running.scans import call, name_of, repeat
 from workbench.sensitivity.scan import Order
 from workbench.widgets.background import Background
@@ -305,8 +305,7 @@ class SensitivityMap(Adapter):
             self._filling = False
         self.times.technique = None if scan is None else Order.from_json(scan.attrs["order"]).technique
         if scan is not None:
-            shown = tag("div", table(views.scan_table(scan), css="wb-table wb-facts"), class_="wb-wide", tabindex="0",
-                        role="region", aria_label="Scores by layer")  # fmt: skip
+            shown = wide(table(views.scan_table(scan), css="wb-table wb-facts"), "Scores by layer")
             self.rows.value = join([shown, csv_link(scan, f"scan-{self.shown}")])
 
     def _draw(self, _: object = None) -> None:

@@ -20,7 +20,7 @@ from workbench.errors import UserError
 from workbench.paths import is_inside
 from workbench.plots import table as tables
 from workbench.plots.bars import csv_link
-from workbench.plots.markup import Markup, join, table, tag
+from workbench.plots.markup import Markup, join, table, tag, wide
 from workbench.plots.studies import comparison_table, studies_table
 from workbench.studies import (
     Comparison,
@@ -49,7 +49,7 @@ def studies_html(rows: list[StudyRow], selected: str = "") -> Markup:
         return tag("p", "There is no study here yet. Start a sweep, and it appears in this list.", class_="wb-note")
     frame = studies_table(rows)
     marked = [i for i, row in enumerate(rows) if row.name == selected]
-    parts = [tag("div", table(frame, css="wb-table wb-studies", marked=marked), class_="wb-wide")]
+    parts = [wide(table(frame, css="wb-table wb-studies", marked=marked), "Studies")]
     return join([*parts, csv_link(frame, "studies")])
 
 
@@ -60,7 +60,7 @@ def comparison_html(found: Comparison) -> Markup:
     said = tag("details", tag("summary", f"What differs around the numbers ({len(notes)})"), tag("ul", *notes))
     title = tag("h4", f"{found.first} and {found.second}, recipe by recipe")
     key = "Change is paired on the same examples, from the first to the second. Speed: only intervals that do not meet."
-    shown = tag("div", table(frame, css="wb-table wb-compared"), class_="wb-wide")
+    shown = wide(table(frame, css="wb-table wb-compared"), "Both studies, recipe by recipe")
     name = f"{found.first}-{found.second}"
     parts = [title, said if notes else "", shown, tag("p", key, class_="wb-note"), csv_link(frame, name)]
     return tag("div", *parts, class_="wb-refusals")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from workbench.plots import table as tables
 from workbench.plots.front import pareto_data
-from workbench.plots.markup import Markup, join, table, tag
+from workbench.plots.markup import Markup, join, table, tag, wide
 from workbench.widgets.base import code_html
 
 Row = Mapping[str, Any]
@@ -102,7 +102,7 @@ def pins_html(rows: Sequence[Row], pinned: Sequence[int]) -> Markup:
     ]
     titles = {"": "Recipe", **{f"#{row['number']}": row["title"] for row in found}}
     shown = table(pd.DataFrame([titles, *lines]), css="wb-table wb-pins")
-    return join([tag("h4", "□ Pinned"), tag("div", shown, class_="wb-wide")])
+    return join([tag("h4", "□ Pinned"), wide(shown, "Pinned trials")])
 
 
 def best_text(rows: Sequence[Row], number: int | None, limited: bool) -> Markup:
@@ -133,7 +133,7 @@ def rows_html(rows: Sequence[Row], front: Collection[int]) -> Markup:
     if (shown["State"] == "complete").all():
         shown = shown.drop(columns=["State"])
     marked = [i for i, number in enumerate(shown["#"]) if number in front]
-    return tag("div", table(shown, marked=marked), class_="wb-wide")
+    return wide(table(shown, marked=marked), "Trials")
 
 
 def lost_html(rows: Sequence[Row], most: int = 50) -> Markup:
@@ -146,7 +146,7 @@ def lost_html(rows: Sequence[Row], most: int = 50) -> Markup:
         for row in lost[-most:]
     ]
     more = tag("p", f"The last {most} of {len(lost)}.", class_="wb-note") if len(lost) > most else ""
-    parts = [tag("h3", "Without a measurement"), tag("div", table(pd.DataFrame(shown)), class_="wb-wide"), more]
+    parts = [tag("h3", "Without a measurement"), wide(table(pd.DataFrame(shown)), "Trials without a measurement"), more]
     return join(parts)
 
 
