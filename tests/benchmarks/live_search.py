@@ -52,7 +52,7 @@ def space() -> Space:
         "dynamic_int8",
         "static_int8",
         backends=[
-            Open("openvino", shapes=Choice("fixed", "open"), **WORKLOAD),
+            Open("openvino", shapes=Choice("fixed", "dynamic"), **WORKLOAD),
             *(Open(name, **WORKLOAD) for name in ("onnxruntime", "compiled", "eager")),
         ],
     )
