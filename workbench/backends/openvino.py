@@ -14,6 +14,7 @@ bit-equal answers, no difference in time.
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -47,6 +48,10 @@ from workbench.knobs import knob
 
 if TYPE_CHECKING:
     import openvino
+
+# OpenVINO and NNCF report to a server what is converted, from a copy of the whole process for each event, unless the
+# user has forbidden it. Nobody asked the user; without the package that sends, both of them stay silent.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 MODEL = "model.xml"
 _HINTS = {"fp32": "f32", "bf16": "bf16"}

@@ -387,7 +387,10 @@ class Dashboard(ipw.VBox):
         if status is not None and measured and not self.tuner.busy:
             best = f", best #{status.best}" if status.best else ""
             parts.append(tag("span", f"{measured} measured in this study{best}"))
-        self.line.value = join([part for part in (*parts, Markup(self.views.doing)) if part], " · ")
+        # A scan is said once: by the study, which knows how far it is.
+        scanning = status is not None and status.stage == "scan"
+        doing = Markup("") if scanning else Markup(self.views.doing)
+        self.line.value = join([part for part in (*parts, doing) if part], " · ")
         self.bar.value = share_done(status)
         self.bar.layout.visibility = "visible" if self.bar.value else "hidden"
 

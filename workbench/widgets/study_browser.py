@@ -76,7 +76,7 @@ class StudyBrowser(Adapter):
     """
 
     value = traitlets.Unicode(None, allow_none=True)
-    study = traitlets.Instance(Study, allow_none=True)
+    study = traitlets.Any(None)
     done = traitlets.Unicode("")
     comparison = traitlets.Instance(Comparison, allow_none=True)
 

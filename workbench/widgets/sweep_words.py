@@ -75,7 +75,8 @@ def status_html(status: Any, left: float | None = None) -> Markup:
     parts.append(tag("span", f"{status.done}{planned} trials done"))
     if status.seconds:
         parts.append(tag("span", duration(status.seconds)))
-    if left is not None and status.state == "running":
+    # A scan beside the sweep says itself how long it takes.
+    if left is not None and status.state == "running" and status.stage != "scan":
         parts.append(tag("span", f"about {roughly(left)} left" if left else "the last trial"))
     return join(parts, " · ")
 
