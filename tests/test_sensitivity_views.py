@@ -125,6 +125,14 @@ def test_the_value_map_draws_what_it_has() -> None:
     assert "saves 3 ms of 4 ms" in figure.data[0].hovertext[0]
 
 
+def test_the_value_map_names_layers_only_where_names_have_room() -> None:
+    table = fake_scan(score=[1.0, 0.99, 0.5, 0.1], rank=[1, 2, 3, 4])
+    table = table.assign(ms=1.0, saved_ms=[0.9, 0.8, 0.1, 0.2], saved_share=0.1, per_score=1.0)
+    points = value(table).data[0]
+    assert [bool(text) for text in points.text] == [True, False, True, True]
+    assert list(points.textposition) == ["middle left"] * 2 + ["middle right"] * 2
+
+
 def test_trust_is_drawn_by_direction() -> None:
     table = pd.DataFrame(
         {
@@ -139,6 +147,10 @@ def test_trust_is_drawn_by_direction() -> None:
     figure = trusted(table)
     assert [trace.name for trace in figure.data] == ["only", "all but"]
     assert sum(len(trace.x) for trace in figure.data) == 3
+    # The two directions of a probe do not hide each other, and differ by more than their colour.
+    assert [round(y) for trace in figure.data for y in trace.y] == [0, 1, 2]
+    assert figure.data[0].y[0] < 0 < figure.data[1].y[0] - 2
+    assert {trace.marker.symbol for trace in figure.data} == {"circle", "diamond"}
     assert safe(figure)
 
 

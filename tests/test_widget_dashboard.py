@@ -129,6 +129,23 @@ def test_chosen_trials_reach_the_open_tab_only(disk, tmp_path):
     assert layers.number == 6
 
 
+def test_a_tab_begins_with_the_best_trial_of_a_study_at_rest(disk, tmp_path):
+    made = opened(tmp_path)
+    best = made.tuner.status.best
+    layers, compare = made.views.widget("Layers"), made.views.widget("Compare")
+    layers.models = compare.models = SimpleNamespace(ask=lambda *args, **kwargs: {})
+    made.views.turn_to("Compare")
+    assert best
+    assert compare.numbers == [0, best]
+    # Another best does not move what somebody reads.
+    made.views.best = best + 1
+    made.views.feed()
+    assert compare.numbers == [0, best]
+    made.explorer.selected = 8
+    made.views.turn_to("Layers")
+    assert layers.number == 8
+
+
 @pytest.mark.parametrize(
     ("chosen", "compared", "tried", "one"),
     [

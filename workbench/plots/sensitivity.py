@@ -21,6 +21,12 @@ from workbench.plots.theme import theme as find_theme
 
 #: Height of one row of a figure by layer, and of what surrounds them, in pixels.
 _ROW, _FRAME = 17, 110
+#: A logarithmic axis with a tick for every power of ten.
+_LOG = {"type": "log", "dtick": 1, "exponentformat": "power"}
+#: How many layers the value map names, and how far apart names have to be, as a share of the axis.
+_NAMED, _APART = 5, 0.06
+#: How far the points of a probe's directions lie apart, in rows.
+_BESIDE = 0.26
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,9 @@ def bars(scan: pd.DataFrame, theme: str = "light", *, keep: Sequence[str] = (), 
     figure.add_trace(_lost(lost, min(positive, default=1.0) if log else 0.0, look))
     title = html.escape(str(scan.attrs.get("title", "score")))
     unit = html.escape(str(scan.attrs.get("unit", "")))
-    figure.update_xaxes(title={"text": f"{title}{f' ({unit})' if unit else ''}"}, type="log" if log else "linear")
+    figure.update_xaxes(
+        title={"text": f"{title}{f' ({unit})' if unit else ''}"}, **(_LOG if log else {"type": "linear"})
+    )
     figure.update_yaxes(categoryorder="array", categoryarray=[bar.name for bar in data], autorange="reversed")
     return figure
 
@@ -150,7 +158,10 @@ def value(found: pd.DataFrame, theme: str = "light") -> Any:
     look, names = find_theme(theme), short_names(list(found.layer))
     known = found[found.score.notna()]
     size = np.sqrt(known.macs / max(found.macs.max(), 1)) if len(known) else known.macs
-    named = [names[layer] if rank <= 5 else "" for layer, rank in zip(known.layer, known["rank"], strict=True)]
+    positive = known.score[known.score > 0]
+    log = len(positive) == len(known) and len(known) > 0 and positive.max() > 100 * positive.min()
+    named = _without_overlap(known, log)
+    right = known.saved_ms > (known.saved_ms.max() + known.saved_ms.min()) / 2
     hover = [
         "<br>".join(
             [f"<b>{html.escape(row['layer'])}</b>", f"saves {row['saved_ms']:.3g} ms of {row['ms']:.3g} ms",
@@ -160,16 +171,15 @@ def value(found: pd.DataFrame, theme: str = "light") -> Any:
     ]  # fmt: skip
     trace = go.Scatter(
         x=known.saved_ms, y=known.score, mode="markers+text", customdata=list(known.layer), hovertext=hover,
-        hoverinfo="text", text=named,
-        textposition="top center", marker={"size": 6 + 16 * size, "color": look.runtimes[0], "opacity": 0.75},
+        hoverinfo="text", text=[f" {names[layer]} " if layer in named else "" for layer in known.layer],
+        textposition=["middle left" if far else "middle right" for far in right],
+        marker={"size": 6 + 16 * size, "color": look.runtimes[0], "opacity": 0.75},
         error_y=_ends(known, look),
     )  # fmt: skip
     figure = go.Figure(trace, layout={"template": template(theme), "height": 440, "showlegend": False})
     unit = html.escape(str(found.attrs.get("unit", "")))
-    positive = known.score[known.score > 0]
-    log = len(positive) == len(known) and len(known) > 0 and positive.max() > 100 * positive.min()
     figure.update_xaxes(title={"text": "Milliseconds saved"})
-    figure.update_yaxes(title={"text": f"Score{f' ({unit})' if unit else ''}"}, type="log" if log else "linear")
+    figure.update_yaxes(title={"text": f"Score{f' ({unit})' if unit else ''}"}, **(_LOG if log else {"type": "linear"}))
     return figure
 
 
@@ -179,7 +189,9 @@ def trusted(table: pd.DataFrame, theme: str = "light") -> Any:
 
     look, shown = find_theme(theme), table[table.rho.notna()]
     figure = go.Figure(layout={"template": template(theme), **_by_layer(len(shown))})
-    for colour, direction in enumerate(dict.fromkeys(shown.direction)):
+    probes, directions = list(dict.fromkeys(shown.probe)), list(dict.fromkeys(shown.direction))
+    for colour, direction in enumerate(directions):
+        beside = _BESIDE * (colour - (len(directions) - 1) / 2)
         mine = shown[shown.direction == direction]
         hover = [
             f"<b>{html.escape(row['probe'])}</b>, {html.escape(row['direction'])}<br>"
@@ -188,16 +200,18 @@ def trusted(table: pd.DataFrame, theme: str = "light") -> Any:
         ]
         figure.add_trace(
             go.Scatter(
-                x=mine.rho, y=[html.escape(name) for name in mine.probe], mode="markers",
+                x=mine.rho, y=[probes.index(name) + beside for name in mine.probe], mode="markers",
                 name=html.escape(direction.replace("_", " ")), hovertext=hover, hoverinfo="text",
-                marker={"size": 10, "color": look.runtimes[colour % len(look.runtimes)]},
+                marker={"size": 10, "color": look.runtimes[colour % len(look.runtimes)],
+                        "symbol": ("circle", "diamond")[colour % 2]},
                 error_x={"type": "data", "symmetric": False, "array": mine.rho_high - mine.rho,
                          "arrayminus": mine.rho - mine.rho_low, "thickness": 1.2},
             )
         )  # fmt: skip
     truth = html.escape(str(table.attrs.get("truth", "the real runtime")))
     figure.update_xaxes(title={"text": f"Spearman's rho with {truth}"}, range=[-1.05, 1.05])
-    figure.update_yaxes(autorange="reversed")
+    named = {"tickvals": list(range(len(probes))), "ticktext": [html.escape(name) for name in probes]}
+    figure.update_yaxes(range=[len(probes) - 0.4, -0.6], **named)
     return figure
 
 
@@ -238,4 +252,15 @@ def _lost(bars_: Sequence[Bar], edge: float, look: Theme) -> Any:
 
 def _ends(rows: pd.DataFrame, look: Theme) -> dict[str, Any]:
     up, down = (rows.score_high - rows.score).clip(lower=0), (rows.score - rows.score_low).clip(lower=0)
-    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "color": look.grid, "thickness": 1.0}
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "color": look.muted, "thickness": 1.0}
+
+
+def _without_overlap(known: pd.DataFrame, log: bool) -> set[str]:
+    """The most sensitive layers whose names can stand beside their points without touching each other."""
+    places = np.log10(known.score) if log else known.score
+    room, taken, named = _APART * float(np.ptp(places) if len(places) else 0), [], set()
+    for place, layer, rank in sorted(zip(places, known.layer, known["rank"], strict=True), key=lambda row: row[2]):
+        if rank <= _NAMED and all(abs(place - other) >= room for other in taken):
+            taken.append(place)
+            named.add(layer)
+    return named

@@ -365,7 +365,8 @@ class Dashboard(ipw.VBox):
             self.panel.error = None
         self._unread = None
         self._feed(seen)
-        self.views.frame = seen.frame
+        resting = seen.status is not None and seen.status.state not in ("running", "stopping")
+        self.views.frame, self.views.best = seen.frame, seen.status.best if seen.status and resting else None
         self.views.feed()
         self._say()
 

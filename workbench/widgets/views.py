@@ -63,6 +63,8 @@ class Views(ipw.Tab):
         self.study: Any = None
         self.frame: pd.DataFrame | None = None
         self.theme, self.chosen = "light", Chosen()
+        #: What a tab shows where nobody has chosen yet: the best trial of a study that is at rest.
+        self.best: int | None = None
         self.copy: Callable[[str], None] = lambda text: None
         self._fed: dict[str, Chosen] = {}
         # The page turns to a tab while the watcher brings what is new.
@@ -109,12 +111,14 @@ class Views(ipw.Tab):
                 return
             if not _same(getattr(made, "frame", None), self.frame):
                 self._give(made, frame=self.frame)
-            if self._fed.get(title, Chosen()) == self.chosen:
+            # Only at first: what somebody reads does not move when another trial becomes the best.
+            chosen = self.chosen if title in self._fed or self.chosen != Chosen() else Chosen(self.best)
+            if self._fed.get(title, Chosen()) == chosen:
                 return
-            self._fed[title] = self.chosen
+            self._fed[title] = chosen
             known = {number for _, number in choices(self.frame)}
-            one = self.chosen.one()
-            many = self.chosen.compared() if title == COMPARE else self.chosen.tried()
+            one = chosen.one()
+            many = chosen.compared() if title == COMPARE else chosen.tried()
             if one in known:
                 self._give(made, number=one)
             if many and known.issuperset(many):
@@ -127,7 +131,7 @@ class Views(ipw.Tab):
             self.study = study
             if same:
                 return
-            self.frame, self.chosen, self._fed = None, Chosen(), {}
+            self.frame, self.chosen, self.best, self._fed = None, Chosen(), None, {}
             for made in self.widgets.values():
                 self._give(made, study=study)
 
