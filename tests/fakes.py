@@ -172,7 +172,8 @@ class Asker(Strategy):
         assert isinstance((yield Scan(recipes[0].steps[0], "no such probe")), Unanswered)
         looks = []
         for recipe in recipes:
-            looks.append((yield Peek(recipe, 20))[0])
+            seen = yield Peek(recipe, 20)
+            looks.append({"lost": 0} if isinstance(seen, Unanswered) else seen[0])
         order = sorted(range(len(recipes)), key=lambda i: -looks[i]["lost"])
         for i in order:
             yield recipes[i]

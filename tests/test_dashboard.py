@@ -392,13 +392,9 @@ def test_the_open_study_is_deleted(opened, folder):
     expect(page.locator(".wb-error:visible")).to_have_count(0)
 
 
-def test_jupyterlab(watched, folder, tmp_path):
-    """The same widgets in a cell: run it, open the study, choose a trial, turn to another tab."""
-    source = f"from workbench.widgets.dashboard import Dashboard\n\nDashboard({str(folder)!r}, study='tiny-bert')"
-    # A notebook that names no kernel is asked for one, by a dialog over the page.
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)], metadata=kernel)
-    nbformat.write(made, tmp_path / "look.ipynb")
+@pytest.fixture
+def lab(tmp_path):
+    """JupyterLab on a free port, in an empty folder: its address and the token."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -412,23 +408,42 @@ def test_jupyterlab(watched, folder, tmp_path):
         process = subprocess.Popen(line, stdout=log, stderr=log, env=env)
         try:
             _wait_for(f"http://127.0.0.1:{port}/api?token={TOKEN}", process)
-            page = watched()
-            page.goto(f"http://127.0.0.1:{port}/lab/tree/look.ipynb?token={TOKEN}", timeout=2 * SOON)
-            page.locator(".jp-CodeCell .cm-content").first.click(timeout=2 * SOON)
-            page.wait_for_function("document.querySelector('.jp-NotebookPanel [data-status=idle]')", timeout=2 * SOON)
-            page.keyboard.press("Shift+Enter")
-            expect(page.locator(".wb-part").first).to_be_visible(timeout=2 * SOON)
-            expect(foot(page)).to_contain_text("measured in this study", timeout=SOON)
-            expect(points(page).first).to_be_visible(timeout=SOON)
-            shown(page).get_by_label("Trial", exact=True).first.select_option(index=2)
-            expect(page.locator(".wb-detail h3").first).to_contain_text("Trial 1", timeout=SOON)
-            for name in TABS[1:]:
-                page.locator(".wb-views [role=tab]").filter(has_text=name).click()
-            expect(page.get_by_role("heading", name="Studies")).to_be_visible(timeout=SOON)
-            expect(page.locator(".wb-error:visible")).to_have_count(0)
+            yield f"http://127.0.0.1:{port}/lab", f"token={TOKEN}"
         finally:
             process.terminate()
             process.wait(20)
+
+
+def test_jupyterlab(watched, folder, tmp_path, lab):
+    """The same widgets in a cell: run it, open the study, choose a trial, turn to another tab."""
+    source = f"from workbench.widgets.dashboard import Dashboard\n\nDashboard({str(folder)!r}, study='tiny-bert')"
+    # A notebook that names no kernel is asked for one, by a dialog over the page.
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)], metadata=kernel)
+    nbformat.write(made, tmp_path / "look.ipynb")
+    page = watched()
+    page.goto("{}/tree/look.ipynb?{}".format(*lab), timeout=2 * SOON)
+    page.locator(".jp-CodeCell .cm-content").first.click(timeout=2 * SOON)
+    page.wait_for_function("document.querySelector('.jp-NotebookPanel [data-status=idle]')", timeout=2 * SOON)
+    page.keyboard.press("Shift+Enter")
+    expect(page.locator(".wb-part").first).to_be_visible(timeout=2 * SOON)
+    expect(foot(page)).to_contain_text("measured in this study", timeout=SOON)
+    expect(points(page).first).to_be_visible(timeout=SOON)
+    shown(page).get_by_label("Trial", exact=True).first.select_option(index=2)
+    expect(page.locator(".wb-detail h3").first).to_contain_text("Trial 1", timeout=SOON)
+    for name in TABS[1:]:
+        page.locator(".wb-views [role=tab]").filter(has_text=name).click()
+    expect(page.get_by_role("heading", name="Studies")).to_be_visible(timeout=SOON)
+    expect(page.locator(".wb-error:visible")).to_have_count(0)
+
+
+def test_the_tile_in_jupyterlabs_launcher(watched, lab, tmp_path):
+    page = watched()
+    page.goto("{}?{}".format(*lab), timeout=2 * SOON)
+    page.locator(".jp-LauncherCard", has_text="Compression Workbench").first.click(timeout=2 * SOON)
+    expect(page.locator(".wb-part").first).to_be_visible(timeout=2 * SOON)
+    expect(foot(page)).to_contain_text("No study is open", timeout=SOON)
+    assert len(list(tmp_path.glob("Untitled*.ipynb"))) == 1
 
 
 def test_copy_as_python(opened):

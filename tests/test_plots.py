@@ -112,6 +112,17 @@ def test_figure_shows_what_it_must(theme):
     assert {t.opacity for t in cloud} == {1.0, 0.45}
 
 
+def test_one_wide_interval_does_not_squeeze_the_points():
+    frame = fake_frame()
+    frame.loc[frame.number == 8, "speedup_high"] = 500.0
+    across = pareto(frame).layout.xaxis.autorangeoptions
+    points = pareto_data(frame).points
+    assert across.clipmax < 2 * max(p.x for p in points)
+    assert across.clipmin < min(p.x for p in points)
+    # One point spans nothing: its interval is all there is to see.
+    assert pareto(frame[frame.number == 8]).layout.xaxis.autorangeoptions.clipmax is None
+
+
 def test_focus_says_what_it_hides():
     figure = pareto(fake_frame(), Goal(max_drop=0.01), focus=True)
     assert figure.layout.yaxis.range[0] > 80

@@ -14,7 +14,7 @@ from fakes import Fake, FakeTask, Spoil
 
 from workbench.draft import ModelFacts
 from workbench.recipe import Choice, Open, Recipe, Space
-from workbench.running.questions import plain
+from workbench.running.questions import NO_TIME, plain
 from workbench.study import Study
 from workbench.tuning.goal import Goal
 from workbench.tuning.questions import Costs, Facts, Peek, Question, Scan, Unanswered, question_from_json, ranking
@@ -73,9 +73,16 @@ def test_a_killed_search_by_frontier_goes_on_with_the_answers_it_had(tmp_path: P
 @pytest.mark.usefixtures("fake_plugins")
 def test_minutes_spent_on_questions_count(tmp_path: Path) -> None:
     study = Study(tmp_path / "s", FakeTask())
-    study.tune(spoils(1, 2, 3, wait=0.6), "asker", Goal(trials=None, minutes=1.5 / 60), timing_seconds=0.05)
-    # Three looks of 0.6 s each, and the budget of 1.5 s is gone: no trial but the baseline.
-    assert len(study.trials) == 1
+    study.tune(spoils(*range(1, 9), wait=0.6), "asker", Goal(trials=None, minutes=4 / 60), timing_seconds=0.05)
+    # Looks of 0.6 s each take half of the 4 seconds; then something is tried, which takes the other half.
+    rows = [row for row in asked(study).values() if row["question"]["kind"] == "peek"]
+    answered = [row for row in rows if row["rows"]]
+    assert 1 <= len(answered) <= 4
+    assert {row["error"] for row in rows if not row["rows"]} == {NO_TIME}
+    assert 2 <= len(study.trials) < 9
+    # A later search has minutes of its own, and what it asks is answered.
+    study.tune(spoils(*range(1, 9), wait=0.6), "asker", Goal(trials=1), timing_seconds=0.05)
+    assert all(row["rows"] for row in asked(study).values() if row["question"]["kind"] == "peek")
 
 
 @pytest.mark.usefixtures("fake_plugins")

@@ -15,6 +15,7 @@ import pytest
 from tiny_folders import LABELS, rows, save_model, save_onnx, save_tokenizer, write_splits, write_tsv
 
 from workbench.errors import DataError, HubError, ModelError, ResourceError, UnknownName, UnsafeModel, UserError
+from workbench.study import Study
 from workbench.tasks.base import make_task, task_from_json
 from workbench.tasks.text_classification import TextClassification
 
@@ -355,3 +356,13 @@ def test_the_real_files(assets: Path) -> None:
     assert task.sizes() == {"calibration": 67349, "select": 50, "report": 0}
     with pytest.raises(ModelError, match="has 4"):
         TextClassification(model, assets / "data" / "ag_news" / "train_10k.tsv").prepare()
+
+
+def test_a_study_knows_its_task_whether_columns_are_named_or_guessed(tmp_path: Path) -> None:
+    save_model(tmp_path / "model")
+    data = write_splits(tmp_path / "data")
+    guessed, named = make_task(tmp_path / "model", data), make_task(tmp_path / "model", data, text="sentence")
+    Study(tmp_path / "s", guessed)
+    assert Study(tmp_path / "s", named).task.fingerprint() == guessed.fingerprint()
+    with pytest.raises(UserError, match="another task"):
+        Study(tmp_path / "s", make_task(tmp_path / "model", data, metric="f1"))

@@ -226,15 +226,19 @@ def test_a_line_says_what_is_running():
 
 
 @pytest.mark.usefixtures("fake_plugins")
-def test_recipes_are_measured_in_one_go_and_not_twice(tmp_path, capsys):
+def test_recipes_are_measured_in_one_go_and_not_twice(tmp_path, monkeypatch):
     study = Study(tmp_path / "s", FakeTask())
     known = study.run(Recipe(Spoil(count=1), backend=Fake()))
     wanted = [Recipe(Spoil(count=n), backend=Fake()) for n in (2, 1, 4, 3)]
+    said = []
+    monkeypatch.setattr("workbench.notebook._line", lambda: said.append)
     trials = measure(study, [*wanted, Recipe(Trouble(what="raise"), backend=Fake())])
     assert [trial.recipe for trial in trials[:4]] == wanted
     assert [trial.measurement.correct for trial in trials[:4]] == [38, 39, 36, 37]
     assert [trial.number for trial in trials] == [2, known.number, 3, 4, 5]
     assert trials[4].state == "failed"
+    assert trials[4].error
+    assert f"failed: {trials[4].error}" in said[-1]
     assert study.status().state == "idle"
     assert measure(study, wanted) == trials[:4]
 

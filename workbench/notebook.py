@@ -44,8 +44,8 @@ def measure(study: Study, recipes: Iterable[Recipe]) -> list[Trial]:
     """Measure `recipes` one after the other in one go of the runner, and follow it; their trials, in order.
 
     What the study holds already is not run twice. A recipe that fails, or is refused before any work, is a trial of
-    that state with the reason in `error`, and the others go on; what was refused is told. Raises `TrialError` where a
-    recipe was not run at all, as after a stop.
+    that state with the reason in `error`, and the others go on; both are told under the cell. Raises `TrialError` where
+    a recipe was not run at all, as after a stop.
     """
     wanted = list(recipes)
 
@@ -63,8 +63,10 @@ def measure(study: Study, recipes: Iterable[Recipe]) -> list[Trial]:
     if lost := [recipe for recipe in _unmeasured(study, wanted) if recipe not in refused]:
         raise TrialError(f"{len(lost)} recipes were not run.", do="measure them again; see the study's logs folder")
     told = [f"{recipe.title} was refused: {refused[recipe]}" for recipe in wanted if recipe in refused]
-    line("\n".join([words(study.status()), *told]))
     known = {trial.recipe: trial for trial in study.trials}
+    failed = [trial for trial in (known.get(recipe) for recipe in wanted) if trial and trial.state == "failed"]
+    told += [f"{trial.recipe.title} failed: {trial.error}" for trial in failed]
+    line("\n".join([words(study.status()), *told]))
     return [known.get(recipe) or Trial(-1, recipe, "refused", error=refused[recipe]) for recipe in wanted]
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.compress import Artifact
-from workbench.errors import StoreError, TrialError, UserError
+from workbench.errors import StoreError, TrialError, UserError, WorkbenchError
 from workbench.quick import TIMING_SECONDS, at_most
 from workbench.recipe import Recipe, Space, plugin
 from workbench.running.ordering import Ordering
@@ -45,6 +45,18 @@ __all__ = ["Status", "Study", "make_task", "studies"]
 STOP_SECONDS = 10.0
 
 
+def _same(task: Task, known: dict[str, Any]) -> bool:
+    """Whether `task` is the stored one. What one of them names and the other guessed makes no difference."""
+    if task.to_json() == known:
+        return True
+    if known["name"] != task.name:
+        return False
+    try:
+        return task.fingerprint() == task_from_json(known).fingerprint()
+    except WorkbenchError:
+        return False
+
+
 class Study(Ordering, Scans):
     """`Study("runs/demo", make_task("demo"))` opens or creates; `Study("runs/demo")` opens.
 
@@ -63,7 +75,7 @@ class Study(Ordering, Scans):
         if known is None and task is not None:
             self._store.set("task", task.to_json())
             self._store.set("created", time.time())
-        elif task is not None and task.to_json() != known:
+        elif task is not None and known is not None and not _same(task, known):
             raise UserError(
                 f"The study in {self.folder} is of another task.",
                 allowed=f"its own: {_short(known)}",

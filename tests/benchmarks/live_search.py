@@ -1,11 +1,12 @@
 """Does the default search, in fifteen minutes, find something at least as good as every tool's defaults?
 
-    python tests/benchmarks/live_search.py [--out runs/live] [--minutes 15] [--strategy frontier]
+    python tests/benchmarks/live_search.py [--out runs/live] [--minutes 15] [--strategy frontier] [--look]
 
 MiniLM-L6 on SST-2, sequence 128, batch 1, 2 threads, all 872 examples; post-training techniques only, all runtimes, at
 most 1 % of the accuracy lost. First the search, for so many minutes, with nothing known; then the defaults of the
 tools, in the same study. A default counts as good where it meets the goal itself; it is beaten where the search's best
-is no slower. Wants a quiet machine and WORKBENCH_ASSETS.
+is no slower. `--look` then scans the layers, so that the dashboard (`workbench dashboard runs`, `screenshots.py`) has
+all there is to see of a study. Wants a quiet machine and WORKBENCH_ASSETS.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import os
 from pathlib import Path
 
 from workbench.parsing import recipe_from_code
-from workbench.recipe import Choice, Open, Space
+from workbench.recipe import Choice, Open, Recipe, Space
 from workbench.running.status import Status
 from workbench.study import Study
 from workbench.tasks.base import make_task
+from workbench.techniques.static_int8 import StaticInt8
 from workbench.trial import Trial
 from workbench.tuning.goal import Goal
 
@@ -66,11 +68,19 @@ def line(name: str, trial: Trial) -> str:
     return f"| {name} | {trial.recipe.title} | {m.correct} | −{m.flips_lost} +{m.flips_gained} | {m.speedup} |"
 
 
+def looked(study: Study, best: Trial) -> None:
+    """What the layers of INT8 do to the answers, and what they cost on the best trial's runtime."""
+    study.scan("static_int8", "kl")
+    for steps in ((), (StaticInt8(),)):
+        study.costs(Recipe(*steps, backend=best.recipe.backend))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/live"))
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--strategy", default="frontier")
+    parser.add_argument("--look", action="store_true")
     options = parser.parse_args()
     study = Study(options.out, make_task(ASSETS / "models" / "minilm-l6-sst2", ASSETS / "data" / "sst2"))
     goal = Goal(max_drop=0.01, trials=None, minutes=options.minutes)
@@ -108,6 +118,8 @@ def main() -> None:
         f"meet the goal, {beaten} of those are no faster; the best of them is {name} with {speed:.2f}×: "
         f"{chosen.speedup.value / speed:.2f} times that."
     )
+    if options.look:
+        looked(study, best)
 
 
 if __name__ == "__main__":

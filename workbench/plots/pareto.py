@@ -27,6 +27,8 @@ MANY = 500
 #: Pixels for both legends, and of a line in the first and the second one; sets of techniques for which there is no room
 #: are told by the hover.
 _ROOM, _LINE, _WRAPPED = 368, 19, 14
+#: How far intervals may stretch an axis beyond the outermost points, as a share of what the points span.
+_STRETCH = 0.5
 
 
 def pareto(
@@ -89,9 +91,13 @@ def _layout(data: ParetoData, look: Theme) -> dict[str, Any]:
     note = f"{data.failed} trial{'s' * (data.failed != 1)} gave no measurement: see the list" if data.failed else ""
     where = {"x": 0, "y": 1, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
     return {
-        "xaxis": {"title": {"text": data.x_title}},
+        "xaxis": {"title": {"text": data.x_title}, **_clipped([p.x for p in data.points])},
         # The better score is always above.
-        "yaxis": {"title": {"text": data.y_title}, "autorange": True if data.more_is_better else "reversed"},
+        "yaxis": {
+            "title": {"text": data.y_title},
+            "autorange": True if data.more_is_better else "reversed",
+            **_clipped([p.y for p in data.points]),
+        },
         "height": 440,
         "hovermode": "closest",
         "clickmode": "event",
@@ -109,6 +115,13 @@ def _layout(data: ParetoData, look: Theme) -> dict[str, Any]:
         "shapes": [],
         "annotations": [_note(note, look.muted, 12, **where)],
     }
+
+
+def _clipped(values: list[float]) -> dict[str, Any]:
+    """Ends of an axis that no interval goes beyond: one wide interval would squeeze all points together."""
+    known = [value for value in values if math.isfinite(value)]
+    room = _STRETCH * (max(known) - min(known)) if known else 0.0
+    return {"autorangeoptions": {"clipmin": min(known) - room, "clipmax": max(known) + room}} if room else {}
 
 
 def _note(text: str, colour: str, size: int, **where: Any) -> dict[str, Any]:

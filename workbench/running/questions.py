@@ -25,14 +25,19 @@ Rows = list[dict[str, Any]]
 Tell = Callable[[float, str], None]
 #: Calls of the runtime's profiler: enough for a belief, which trials correct.
 CALLS = 10
+#: Why a question is not answered when too much of the budget went into questions, and nothing was tried yet.
+NO_TIME = "there is no time left for questions: something has to be tried"
 
 
-def known_answer(store: Store, question: Question, facts: ModelFacts | None) -> Any:
-    """The answer that needs no work: the model's facts, or what the study holds; None where it must be computed."""
+def known_answer(store: Store, question: Question, facts: ModelFacts | None, sweep: str = "") -> Any:
+    """The answer that needs no work: the model's facts, or what the study holds; None where it must be computed.
+
+    What was left unanswered for want of time holds for that sweep alone.
+    """
     if isinstance(question, Facts):
         return facts or Unanswered("nothing is known of the model")
     row = store.get(f"question:{question.key}")
-    if row is None:
+    if row is None or (row.get("error") == NO_TIME and row["sweep"] != sweep):
         return None
     return Unanswered(row["error"]) if row.get("error") else row["rows"]
 
@@ -41,7 +46,7 @@ def keep_answer(store: Store, question: Question, rows: Rows | None, error: str,
     """Write an answer down, or the reason why there is none, and give it as a later replay will get it."""
     row = {"question": question.to_json(), "rows": plain(rows), "error": error, "sweep": sweep, "seconds": seconds}
     store.set(f"question:{question.key}", {**row, "when": time.time()})
-    return known_answer(store, question, None)
+    return known_answer(store, question, None, sweep)
 
 
 def seconds_asked(attributes: Mapping[str, Any], sweep: str) -> float:

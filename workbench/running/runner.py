@@ -28,7 +28,7 @@ from workbench.running.child import Child, Crashed
 from workbench.running.failures import BaselineFailed, Described, TrialFailed, crash_reason
 from workbench.running.lock import exclusive
 from workbench.running.owner import Owner
-from workbench.running.questions import keep_answer, known_answer, seconds_asked
+from workbench.running.questions import NO_TIME, keep_answer, known_answer, seconds_asked
 from workbench.running.scans import carry_out, waiting
 from workbench.running.store import Store, retried
 from workbench.running.sweep import Sweep
@@ -41,6 +41,8 @@ from workbench.tuning.questions import Question
 LEAST_MEMORY_MB = 150
 #: A trial's process is replaced when it has grown beyond this many megabytes over its first trial.
 GROWTH_MB = 3000
+#: Share of a budget of minutes that questions may take before the first trial.
+ASKING = 0.5
 _HEARTBEAT_SECONDS = 15.0
 #: How often the store is asked for a stop; less often while something is timed. SIGTERM is heard at once.
 _STOP_POLL_SECONDS, _STOP_POLL_TIMING = 0.5, 1.5
@@ -187,9 +189,11 @@ class Runner:
 
     def _reply(self, question: Question, sweep: Sweep) -> Any:
         """What a strategy wants to know; found once, and read from the study ever after."""
-        known = known_answer(self.store, question, self._facts)
+        known = known_answer(self.store, question, self._facts, sweep.id)
         if known is not None:
             return known
+        if self._asked_enough(sweep):
+            return keep_answer(self.store, question, None, NO_TIME, sweep.id, 0.0)
         began, rows, error = time.time(), None, ""
         order = {**self._order(self.store.trials()[0].recipe, "select", None), "do": "question"}
         try:
@@ -200,9 +204,20 @@ class Runner:
             error = failure.reason
         return keep_answer(self.store, question, rows, error, sweep.id, time.time() - began)
 
+    def _finished(self, sweep: Sweep) -> list[Trial]:
+        return [t for t in self.store.trials() if t.meta.get("sweep") == sweep.id and t.finished]
+
+    def _asked_enough(self, sweep: Sweep) -> bool:
+        """Whether questions took their share of the minutes before anything was tried: a short search must not end
+        with nothing but knowledge."""
+        minutes = sweep.open_goal().minutes
+        if minutes is None or self._finished(sweep):
+            return False
+        return seconds_asked(self.store.attributes(), sweep.id) >= ASKING * 60 * minutes
+
     def _spent(self, sweep: Sweep) -> bool:
         goal = sweep.open_goal()
-        mine = [t for t in self.store.trials() if t.meta.get("sweep") == sweep.id and t.finished]
+        mine = self._finished(sweep)
         trials = goal.trials is not None and len(mine) >= goal.trials
         if goal.minutes is None or trials:
             return trials
