@@ -24,6 +24,7 @@ from workbench.quick import TIMING_SECONDS, at_most
 from workbench.recipe import Recipe, Space, plugin
 from workbench.running.ordering import Ordering
 from workbench.running.owner import Owner
+from workbench.running.questions import seconds_asked
 from workbench.running.scans import Scans
 from workbench.running.status import Status, state_of
 from workbench.running.store import Store
@@ -268,6 +269,7 @@ class Study(Ordering, Scans):
         running = next((t for t in trials if t.state == "running"), None) if runners else None
         mine = [t for t in trials if known and t.meta.get("sweep") == known["id"]]
         measured = bool(trials) and trials[0].measurement is not None
+        spent = sum(t.seconds for t in mine) + (seconds_asked(attributes, known["id"]) if known else 0.0)
         return Status(
             state=state,
             message=message or row.get("message", ""),
@@ -277,7 +279,7 @@ class Study(Ordering, Scans):
             progress=running.progress if running else row.get("progress", 0.0),
             done=sum(t.finished for t in mine),
             planned=known["goal"]["trials"] if known else None,
-            seconds=time.time() - known["created"] if known and runners else sum(t.seconds for t in mine),
+            seconds=time.time() - known["created"] if known and runners else spent,
             best=self.best().number if measured else None,
         )
 

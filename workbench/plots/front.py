@@ -9,6 +9,7 @@ same examples show plainly. A live figure of thousands of trials keeps its rows 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,11 @@ HEIGHTS = {
     "drop": "Drop against the uncompressed model",
     "flips": "Answers that changed, lost and gained",
 }
+
+
+def short(title: str) -> str:
+    """An axis's title for a list to choose from, where the model need not be named."""
+    return re.split(r" over | against |,", title)[0]
 
 
 @dataclass(frozen=True)

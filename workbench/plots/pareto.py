@@ -28,7 +28,7 @@ MANY = 500
 #: are told by the hover.
 _ROOM, _LINE, _WRAPPED = 368, 19, 14
 #: How far intervals may stretch an axis beyond the outermost points, as a share of what the points span.
-_STRETCH = 0.5
+_STRETCH = 1.0
 
 
 def pareto(

@@ -258,7 +258,9 @@ def _ends(rows: pd.DataFrame, look: Theme) -> dict[str, Any]:
 def _without_overlap(known: pd.DataFrame, log: bool) -> set[str]:
     """The most sensitive layers whose names can stand beside their points without touching each other."""
     places = np.log10(known.score) if log else known.score
-    room, taken, named = _APART * float(np.ptp(places) if len(places) else 0), [], set()
+    room = _APART * float(np.ptp(places) if len(places) else 0)
+    taken: list[float] = []
+    named: set[str] = set()
     for place, layer, rank in sorted(zip(places, known.layer, known["rank"], strict=True), key=lambda row: row[2]):
         if rank <= _NAMED and all(abs(place - other) >= room for other in taken):
             taken.append(place)

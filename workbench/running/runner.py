@@ -24,13 +24,14 @@ from workbench.measure.measurement import Measurement
 from workbench.quick import TIMING_SECONDS, at_most
 from workbench.recipe import Recipe
 from workbench.running.bench import baseline_recipe
+from workbench.running.budget import asked_enough, spent
 from workbench.running.child import Child, Crashed
 from workbench.running.failures import BaselineFailed, Described, TrialFailed, crash_reason
 from workbench.running.lock import exclusive
 from workbench.running.owner import Owner
-from workbench.running.questions import NO_TIME, keep_answer, known_answer, seconds_asked
+from workbench.running.questions import NO_TIME, keep_answer, known_answer
 from workbench.running.scans import carry_out, waiting
-from workbench.running.store import Store, retried
+from workbench.running.store import CLAIM_SECONDS, Store, retried
 from workbench.running.sweep import Sweep
 from workbench.trial import Trial
 from workbench.tuning.front import front
@@ -41,8 +42,6 @@ from workbench.tuning.questions import Question
 LEAST_MEMORY_MB = 150
 #: A trial's process is replaced when it has grown beyond this many megabytes over its first trial.
 GROWTH_MB = 3000
-#: Share of a budget of minutes that questions may take before the first trial.
-ASKING = 0.5
 _HEARTBEAT_SECONDS = 15.0
 #: How often the store is asked for a stop; less often while something is timed. SIGTERM is heard at once.
 _STOP_POLL_SECONDS, _STOP_POLL_TIMING = 0.5, 1.5
@@ -83,7 +82,7 @@ class Runner:
         state, message = "done", ""
         try:
             self._beat()
-            self.store.recover()
+            self._take_over()
             self._prepare()
             self._scans()
             if not self._trials_wanted():
@@ -103,6 +102,14 @@ class Runner:
             if self.sweep and self.sweep.state == "running":
                 self.store.set("sweep", self.sweep.now(state, message).to_json())  # type: ignore[arg-type]
             self.store.set(f"runner:{self.me.id}", None)
+
+    def _take_over(self) -> None:
+        """Put back what a killed runner was at, also what it had claimed a moment ago: the search has to find it
+        waiting, and must not pass over it."""
+        self.store.recover()
+        if any(trial.state == "running" for trial in self.store.trials()):
+            time.sleep(CLAIM_SECONDS)
+            self.store.recover()
 
     def _prepare(self) -> None:
         self._say("prepare", "preparing model and data")
@@ -172,7 +179,7 @@ class Runner:
         meta = {"origin": "sweep", "sweep": sweep.id}
         with contextlib.suppress(StopIteration):
             asked = next(search)
-            while not self._spent(sweep):
+            while not spent(self.store, sweep):
                 if self.store.get("pause") == sweep.id:
                     raise Stopped("paused; resume goes on with the next trial")
                 if isinstance(asked, Recipe):
@@ -192,7 +199,7 @@ class Runner:
         known = known_answer(self.store, question, self._facts, sweep.id)
         if known is not None:
             return known
-        if self._asked_enough(sweep):
+        if asked_enough(self.store, sweep):
             return keep_answer(self.store, question, None, NO_TIME, sweep.id, 0.0)
         began, rows, error = time.time(), None, ""
         order = {**self._order(self.store.trials()[0].recipe, "select", None), "do": "question"}
@@ -203,26 +210,6 @@ class Runner:
         except TrialFailed as failure:
             error = failure.reason
         return keep_answer(self.store, question, rows, error, sweep.id, time.time() - began)
-
-    def _finished(self, sweep: Sweep) -> list[Trial]:
-        return [t for t in self.store.trials() if t.meta.get("sweep") == sweep.id and t.finished]
-
-    def _asked_enough(self, sweep: Sweep) -> bool:
-        """Whether questions took their share of the minutes before anything was tried: a short search must not end
-        with nothing but knowledge."""
-        minutes = sweep.open_goal().minutes
-        if minutes is None or self._finished(sweep):
-            return False
-        return seconds_asked(self.store.attributes(), sweep.id) >= ASKING * 60 * minutes
-
-    def _spent(self, sweep: Sweep) -> bool:
-        goal = sweep.open_goal()
-        mine = self._finished(sweep)
-        trials = goal.trials is not None and len(mine) >= goal.trials
-        if goal.minutes is None or trials:
-            return trials
-        asked = seconds_asked(self.store.attributes(), sweep.id)
-        return asked + sum(t.seconds for t in mine) >= 60 * goal.minutes
 
     def _report(self) -> None:
         """Measure the front again on data that did not choose it."""

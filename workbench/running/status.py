@@ -13,7 +13,8 @@ class Status:
     """What is happening: `state` is idle, running, stopping, interrupted (the runner died) or failed.
 
     `trial`, `title`, `stage` and `progress` (0 … 1) are of the running trial; `done` counts this sweep's finished
-    trials, `planned` the most it may run; `seconds` since it began; `best` is the trial that meets the goal best.
+    trials, `planned` the most it may run; `seconds` since it began, or, once it ended, those of its
+    trials and questions; `best` is the trial that meets the goal best.
     """
 
     state: str

@@ -17,10 +17,10 @@ import ipywidgets as ipw
 import pandas as pd
 import traitlets
 
-from workbench.errors import DataError, UnknownName
+from workbench.errors import DataError
 from workbench.plots import table as tables
 from workbench.plots.download import csv_text
-from workbench.plots.front import AXES, HEIGHTS, ParetoData, best_within, data_of, filtered, hover
+from workbench.plots.front import AXES, HEIGHTS, ParetoData, best_within, data_of, filtered, hover, short
 from workbench.plots.markup import join, tag
 from workbench.plots.pareto import drawn
 from workbench.plots.theme import technique_symbols, template_json, theme
@@ -41,6 +41,7 @@ from workbench.widgets.trial_words import (
     rows_html,
     trials_html,
 )
+from workbench.widgets.trials import known_recipe
 
 __all__ = ["ParetoExplorer", "detail_html", "refused_html", "trials_html"]
 
@@ -48,14 +49,6 @@ __all__ = ["ParetoExplorer", "detail_html", "refused_html", "trials_html"]
 _NONE = -1
 #: So many trials are in the list to choose from; a click in the figure or a number finds the others.
 LISTED = 200
-
-
-def _recipe(data: dict[str, Any]) -> Recipe | None:
-    """The recipe, or None where a plug-in that it names is not installed here; its numbers can be read all the same."""
-    try:
-        return Recipe.from_json(data)
-    except UnknownName:
-        return None
 
 
 class ParetoExplorer(Adapter):
@@ -97,8 +90,12 @@ class ParetoExplorer(Adapter):
     def _build(self) -> None:
         auto = {"style": {"description_width": "auto"}}
         self.figure = styled(Figure(self._csv, name="trials", label="Trials: score against cost"), "wb-figure")
-        self.axis = ipw.Dropdown(options=[(a.title, name) for name, a in AXES.items()], description="Across", **auto)
-        self.height = ipw.Dropdown(options=[(w, name) for name, w in HEIGHTS.items()], description="Height", **auto)
+        self.axis = ipw.Dropdown(
+            options=[(short(a.title), name) for name, a in AXES.items()], description="Across", **auto
+        )
+        self.height = ipw.Dropdown(
+            options=[(short(w), name) for name, w in HEIGHTS.items()], description="Height", **auto
+        )
         self.near = ipw.ToggleButton(description="Around the goal", tooltip="Show the heights that matter for the goal")
         self.choose = ipw.Dropdown(options=[("none", _NONE)], description="Trial", **auto)
         self.allow = Slider(label="Lose at most", low=0, high=5, most=100, step=0.05, value=1.0, unit="pt")
@@ -338,7 +335,7 @@ class ParetoExplorer(Adapter):
     def _detail(self) -> None:
         with self._lock:
             row = next((r for r in self._rows if r["number"] == self.selected), None)
-            self.value = _recipe(row["recipe"]) if row else None
+            self.value = known_recipe(row["recipe"]) if row else None
             self.reuse.layout.display = "none" if self.value is None else None
             self.pin.layout.display = "none" if row is None else None
             self.pin.description = "Unpin" if self.selected in self.pinned else "Pin"

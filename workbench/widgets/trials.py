@@ -8,7 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.errors import UnknownName
 from workbench.plots import table as tables
+from workbench.recipe import Recipe
 from workbench.widgets.page import Page
 
 
@@ -43,3 +45,11 @@ def alone(widget: Any) -> None:
     if widget.has_trait("theme"):
         widget.theme = page.theme
         page.observe(lambda change: widget.set_trait("theme", change["new"]), "theme")
+
+
+def known_recipe(data: dict[str, Any]) -> Recipe | None:
+    """The recipe, or None where a plug-in that it names is not installed here; its numbers can be read all the same."""
+    try:
+        return Recipe.from_json(data)
+    except UnknownName:
+        return None

@@ -87,6 +87,8 @@ function render({ model, el }) {
   const draw = async () => {
     plotly = await library(model);
     const { data, layout } = JSON.parse(model.get("figure"));
+    // A figure with a row for every layer says how high it is.
+    div.style.height = layout.height ? `${layout.height}px` : "";
     const texts = model.get("texts");
     for (const trace of data)
       if (trace.customdata && Object.keys(texts).length)
