@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ResourceError, TrialError, UserError
-from workbench.plots.markup import code_span, markdown, table
+from workbench.plots.markup import code_span, markdown, tag
 from workbench.recipe import Recipe, Space
 from workbench.registry import classes, find
 from workbench.running.sweep import Sweep
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: The longest line that stays one line.
 _WIDE = 88
+#: The longest cell of a table that stays on one line.
+_SHORT = 28
 
 
 def follow(study: Study) -> None:
@@ -71,10 +73,26 @@ def measure(study: Study, recipes: Iterable[Recipe]) -> list[Trial]:
 
 
 def show(frame: pd.DataFrame) -> HTML:
-    """A frame as a table, without its index. Nothing is cut off, as pandas does with long recipes and texts."""
+    """A frame as a table, without its index. Nothing is cut off, as pandas does with long recipes and texts; short
+    cells stay on one line, and words begin at the left."""
     from IPython.display import HTML
 
-    return HTML(table(frame))
+    if frame.empty:
+        return HTML(tag("p", "Nothing to show."))
+    styles = [_style(frame[name]) for name in frame.columns]
+    head = (tag("th", name, scope="col", style=style) for name, style in zip(frame.columns, styles, strict=True))
+    rows = (
+        tag("tr", *(tag("td", cell, style=style) for cell, style in zip(row, styles, strict=True)))
+        for row in frame.itertuples(index=False, name=None)
+    )
+    return HTML(tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows)))
+
+
+def _style(column: pd.Series) -> str:
+    """How a table's column is laid out."""
+    words = [str(cell) for cell in (column.name, *column)]
+    side = "right" if column.dtype.kind in "iuf" else "left"
+    return f"text-align: {side}" + ("; white-space: nowrap" if max(map(len, words)) <= _SHORT else "")
 
 
 def status_line(status: Status) -> str:

@@ -18,6 +18,12 @@ from workbench.reference import page, reference
 FIGURE = "application/vnd.plotly.v1+json"
 #: Seconds that one cell may take.
 CELL_SECONDS = 1800
+#: Nothing is cut off on a page: long lines go on below, between words where they can.
+_STYLE = """
+.jp-Notebook pre { white-space: pre-wrap !important; word-break: normal !important; overflow-wrap: anywhere; }
+.jp-RenderedHTMLCommon { overflow-x: auto; }
+body.jp-Notebook { max-width: 1100px; margin: 0 auto; }
+"""
 
 
 def build(
@@ -80,6 +86,7 @@ def rendered(notebook: Any) -> str:
     exporter.mermaid_js_url = exporter.jupyter_widgets_base_url = exporter.html_manager_semver_range = ""
     notebook.metadata["title"] = _title(notebook) or "Notebook"
     body, _ = exporter.from_notebook_node(notebook)
+    body = body.replace("</head>", f"<style>{_STYLE}</style></head>", 1)
     # One notebook links to another by its file.
     return re.sub(r'href="(\w+)\.ipynb"', r'href="\1.html"', body)
 

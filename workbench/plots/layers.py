@@ -145,9 +145,11 @@ def operators_figure(times: pd.DataFrame, theme: str = "light") -> Any:
         go.Bar(
             x=times["ms"], y=names, orientation="h", marker={"color": look.runtimes[0]},
             text=[f"{amount(ms, 'ms')} · {100 * share:.0f} %" for ms, share in rows],
-            textposition="auto", hoverinfo="skip",
+            textposition="outside", cliponaxis=False, hoverinfo="skip",
         )
     )  # fmt: skip
+    # Room for the words behind the longest bar.
+    figure.update_xaxes(range=[0, 1.22 * float(times["ms"].max())] if len(times) else None)
     figure.update_yaxes(autorange="reversed")
     return figure
 

@@ -166,6 +166,7 @@ class LayerExplorer(Adapter):
         """Read the layers of the chosen trial."""
         self._show_choice()
         self.value = None
+        self._draw()
         study, number = self.study, self.number
         if study is None or number is None:
             self.worker.drop()
