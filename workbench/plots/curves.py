@@ -10,7 +10,7 @@ import pandas as pd
 
 from workbench.errors import DataError
 from workbench.plots.sensitivity import scale, short_names
-from workbench.plots.theme import template
+from workbench.plots.theme import LOG, template
 from workbench.plots.theme import theme as find_theme
 
 
@@ -71,6 +71,6 @@ def curve_lines(found: pd.DataFrame, theme: str = "light", *, named: int = 6) ->
     figure.update_xaxes(title={"text": "Share of zeros"}, tickformat=".0%")
     positive = bool((table.fillna(1.0) > 0).all(axis=None))
     figure.update_yaxes(
-        title={"text": html.escape(str(found.attrs.get("title", "score")))}, type="log" if positive else "linear"
+        title={"text": html.escape(str(found.attrs.get("title", "score")))}, **(LOG if positive else {"type": "linear"})
     )
     return figure

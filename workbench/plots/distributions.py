@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from workbench.errors import DataError
-from workbench.plots.theme import Theme, template
+from workbench.plots.theme import LOG, Theme, template
 from workbench.plots.theme import theme as find_theme
 from workbench.sensitivity.histogram import Distribution
 
@@ -48,7 +48,7 @@ def distribution(found: Sequence[Distribution], theme: str = "light") -> Any:
             if np.isfinite(end):
                 figure.add_vline(x=end, line={"color": look.goal, "dash": "dash", "width": 1.5}, row=1, col=column)
                 figure.add_hline(y=end, line={"color": look.goal, "dash": "dash", "width": 1.5}, row=2, col=column)
-        figure.update_yaxes(type="log", dtick=1, row=1, col=column)
+        figure.update_yaxes(**LOG, row=1, col=column)
     figure.update_layout(template=template(theme), height=600, showlegend=False, bargap=0)
     figure.update_layout(title={"text": html.escape(found[0].layer), "font": {"size": 14}}, margin={"t": 120})
     figure.update_annotations(font={"size": 11, "color": look.muted})

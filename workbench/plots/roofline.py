@@ -12,7 +12,7 @@ from workbench.errors import DataError
 from workbench.measure.peak import Peaks
 from workbench.plots.markup import escape, hover_lines
 from workbench.plots.sensitivity import short_names
-from workbench.plots.theme import template
+from workbench.plots.theme import LOG, template
 from workbench.plots.theme import theme as find_theme
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
@@ -52,6 +52,6 @@ def roofline_figure(found: Mapping[str, pd.DataFrame], peaks: Peaks, theme: str 
                         "symbol": _SYMBOLS[i % len(_SYMBOLS)]},
             )
         )  # fmt: skip
-    figure.update_xaxes(type="log", dtick=1, title={"text": "Operations for each byte that must be moved"})
-    figure.update_yaxes(type="log", dtick=1, title={"text": "Billion operations a second"})
+    figure.update_xaxes(**LOG, title={"text": "Operations for each byte that must be moved"})
+    figure.update_yaxes(**LOG, title={"text": "Billion operations a second"})
     return figure

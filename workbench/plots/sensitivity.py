@@ -16,13 +16,11 @@ import pandas as pd
 
 from workbench.errors import DataError
 from workbench.plots.markup import hover_lines
-from workbench.plots.theme import Theme, template
+from workbench.plots.theme import LOG, Theme, template
 from workbench.plots.theme import theme as find_theme
 
 #: Height of one row of a figure by layer, and of what surrounds them, in pixels.
 _ROW, _FRAME = 17, 110
-#: A logarithmic axis with a tick for every power of ten.
-_LOG = {"type": "log", "dtick": 1, "exponentformat": "power"}
 #: How many layers the value map names, and how far apart names have to be, as a share of the axis.
 _NAMED, _APART = 5, 0.06
 #: How far the points of a probe's directions lie apart, in rows.
@@ -93,7 +91,7 @@ def bars(scan: pd.DataFrame, theme: str = "light", *, keep: Sequence[str] = (), 
     title = html.escape(str(scan.attrs.get("title", "score")))
     unit = html.escape(str(scan.attrs.get("unit", "")))
     figure.update_xaxes(
-        title={"text": f"{title}{f' ({unit})' if unit else ''}"}, **(_LOG if log else {"type": "linear"})
+        title={"text": f"{title}{f' ({unit})' if unit else ''}"}, **(LOG if log else {"type": "linear"})
     )
     figure.update_yaxes(categoryorder="array", categoryarray=[bar.name for bar in data], autorange="reversed")
     return figure
@@ -179,7 +177,7 @@ def value(found: pd.DataFrame, theme: str = "light") -> Any:
     figure = go.Figure(trace, layout={"template": template(theme), "height": 440, "showlegend": False})
     unit = html.escape(str(found.attrs.get("unit", "")))
     figure.update_xaxes(title={"text": "Milliseconds saved"})
-    figure.update_yaxes(title={"text": f"Score{f' ({unit})' if unit else ''}"}, **(_LOG if log else {"type": "linear"}))
+    figure.update_yaxes(title={"text": f"Score{f' ({unit})' if unit else ''}"}, **(LOG if log else {"type": "linear"}))
     return figure
 
 

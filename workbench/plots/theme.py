@@ -15,6 +15,9 @@ from typing import Any
 
 from workbench.registry import members, unknown
 
+#: A logarithmic axis: a tick for every power of ten, and no prefixes of units that are none.
+LOG = {"type": "log", "dtick": 1, "exponentformat": "power"}
+
 
 @dataclass(frozen=True)
 class Theme:
