@@ -371,3 +371,10 @@ def test_kept_layers_are_edited_by_name_or_pattern() -> None:
         recipe.edited([], ["encoder.*"], NAMES).edited([], ["encoder.0.key"], NAMES)
     with pytest.raises(UserError, match="matches no layer"):
         recipe.edited([], ["decoder"], NAMES)
+
+
+def test_a_title_tells_which_layers_are_left_alone() -> None:
+    plain = Recipe(StaticInt8(), backend=OpenVINO())
+    assert plain.title == "static_int8 · openvino"
+    assert plain.keeping(["classifier"]).title == "static_int8 · openvino, classifier kept"
+    assert plain.keeping(["classifier", "*.layer.0.*"]).title == "static_int8 · openvino, 2 kept"

@@ -55,12 +55,14 @@ class Recipe:
 
     @property
     def title(self) -> str:
-        """A short name for a table: `static_int8 · openvino`, with the knobs that are not at their default.
+        """A short name for a table: `static_int8 · openvino, classifier kept`, with the knobs that are not at their
+        default. Of several layers that are left alone it tells how many names and patterns they are.
 
         The workload (threads, batch, sequence) is left out: it is that of the whole table.
         """
         backend = _short(self.backend, leave=WORKLOAD)
-        return " → ".join([_short(step) for step in self.steps] or ["fp32"]) + f" · {backend}"
+        kept = f", {self.keep[0] if len(self.keep) == 1 else len(self.keep)} kept" if self.keep else ""
+        return " → ".join([_short(step) for step in self.steps] or ["fp32"]) + f" · {backend}{kept}"
 
     def precisions(self) -> frozenset[str]:
         """Precision kinds that the steps write into the plan (`fp32` where none does)."""
