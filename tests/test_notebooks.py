@@ -169,7 +169,10 @@ def run(path, folder, monkeypatch):
     notebook = read(path)
     monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
     client = NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
-    return client.execute()
+    done = client.execute()
+    # For whoever wants to see what the test saw.
+    nbformat.write(done, folder / f"done-{path.name}")
+    return done
 
 
 def text_of(outputs):
