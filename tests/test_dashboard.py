@@ -439,6 +439,45 @@ def test_jupyterlab(watched, folder, tmp_path, lab):
     expect(page.locator(".wb-error:visible")).to_have_count(0)
 
 
+@pytest.mark.slow
+def test_the_whole_story_in_jupyterlab(watched, lab, tiny, tmp_path):
+    """As in Voila, from the launcher's tile; a reload leaves a notebook whose cell is run once more."""
+    page = watched()
+    page.goto("{}?{}".format(*lab), timeout=2 * SOON)
+    page.locator(".jp-LauncherCard", has_text="Compression Workbench").first.click(timeout=2 * SOON)
+    expect(page.locator(".wb-part").first).to_be_visible(timeout=2 * SOON)
+    _choose_folder(page, *tiny)
+    page.get_by_label("Study").first.fill("lab-story")
+    page.get_by_label("Study").first.press("Tab")
+    _tick(page, ("bf16", "prune", "dynamic_int8"), ("PyTorch eager", "ONNX Runtime"))
+    button(page, "Start").dblclick()
+    expect(foot(page)).to_contain_text("measured in this study", timeout=LATER)
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(2000)
+
+    page.reload(timeout=2 * SOON)
+    page.locator(".jp-CodeCell .cm-content").first.click(timeout=2 * SOON)
+    page.keyboard.press("Shift+Enter")
+    expect(page.locator(".wb-part").first).to_be_visible(timeout=2 * SOON)
+    page.get_by_label("Study").first.fill("lab-story")
+    button(page, "Open").first.click()
+    expect(foot(page)).to_contain_text("measured in this study", timeout=2 * SOON)
+    expect(button(page, "Stop")).to_be_enabled(timeout=SOON)
+    button(page, "Stop").click()
+    expect(foot(page)).to_contain_text("Idle", ignore_case=True, timeout=SOON)
+    button(page, "Resume").click()
+    expect(foot(page)).to_contain_text(re.compile("[2-9] measured in this study"), timeout=LATER)
+
+    _click_a_point(page)
+    expect(page.locator(".wb-detail").first).to_contain_text("Recipe(")
+    _compare(page)
+    _play(page, f"bad {EVIL}")
+    _keep(page)
+    expect(foot(page)).to_contain_text("Idle", ignore_case=True, timeout=LATER)
+    _export(page, tmp_path, fresh=False)
+    expect(page.locator(".wb-error:visible")).to_have_count(0)
+
+
 def test_the_tile_in_jupyterlabs_launcher(watched, lab, tmp_path):
     page = watched()
     page.goto("{}?{}".format(*lab), timeout=2 * SOON)
