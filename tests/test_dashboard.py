@@ -109,7 +109,15 @@ def watched(browser):
 
     def page():
         made = context.new_page()
-        made.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        # JupyterLab asks before it leaves a notebook that is not saved; any other dialog is a script that ran.
+        made.on(
+            "dialog",
+            lambda dialog: (
+                dialog.accept()
+                if dialog.type == "beforeunload"
+                else (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss())
+            ),
+        )
         made.on("pageerror", lambda error: wrong.append(f"error: {error}"))
         made.on("console", lambda said: said.type == "error" and ours(said.text) and wrong.append(said.text))
         made.on("request", lambda request: outside(request.url) and wrong.append(f"asked for {request.url}"))
