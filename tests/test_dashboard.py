@@ -465,6 +465,9 @@ def test_the_whole_story_in_jupyterlab(watched, lab, tiny, tmp_path):
 
     page.reload(timeout=2 * SOON)
     page.locator(".jp-CodeCell .cm-content").first.click(timeout=2 * SOON)
+    page.wait_for_function("document.querySelector('.jp-NotebookPanel [data-status=idle]')", timeout=2 * SOON)
+    page.wait_for_timeout(2000)
+    page.locator(".jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Shift+Enter")
     expect(page.locator(".wb-part").first).to_be_visible(timeout=2 * SOON)
     page.get_by_label("Study").first.fill("lab-story")

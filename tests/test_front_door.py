@@ -92,5 +92,5 @@ def test_readme_options_exist() -> None:
 
 
 def test_every_picture_and_notebook_named_is_there() -> None:
-    for name in re.findall(r"notebooks/[\w.]+", README):
+    for name in re.findall(r"notebooks/[\w.-]+", README):
         assert (ROOT / name).is_file(), name
