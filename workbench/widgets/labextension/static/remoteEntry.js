@@ -37,6 +37,8 @@
             await panel.context.ready;
             await panel.sessionContext.ready;
             panel.content.activeCell.model.sharedModel.setSource(CELL);
+            // Saved at once: a reload of the page would leave an empty notebook.
+            await panel.context.save();
             await app.commands.execute("notebook:run-cell");
           },
         });
