@@ -301,6 +301,7 @@ def _export(page, tmp_path, *, fresh):
 def _click_a_point(page):
     """The last marker that a click reaches; others may lie under it."""
     for i in reversed(range(points(page).count())):
+        points(page).nth(i).scroll_into_view_if_needed()
         box = points(page).nth(i).bounding_box()
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         page.wait_for_timeout(300)
