@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 import workbench
 from workbench.errors import TrialError, UserError
@@ -74,6 +75,8 @@ class LookedAt:
         self.prepared = {"labels": [f"{name}{evil}" for name in NAMES], "describe": {"model": f"./model{evil}"}}
         self.task = SimpleNamespace(name="demo", to_json=lambda: {"name": "demo"}, labels=NAMES)
         self.goal, self.sweep, self.calls = None, None, []
+        self.timed: dict[str, pd.DataFrame] = {}
+        self.scanned_layers: dict[str, float] = {}
         base = outcomes({})
         self.trials = [
             Trial(n, recipe(n), "complete", measurement(n, outcomes(TRIALS[n][2]), base)) for n in range(trials)
@@ -89,6 +92,29 @@ class LookedAt:
     def frame(self) -> Any:
         self.calls.append("frame")
         return frame_of([row_of(trial, self.code(trial)) for trial in self.trials])
+
+    def costs(self, recipe: Recipe) -> pd.DataFrame:
+        """A layer takes a millisecond, more with each technique, and 5 go elsewhere."""
+        ms = [1.0 + len(recipe.steps)] * len(LAYERS)
+        rows = {
+            "layer": [*LAYERS, "", ""],
+            "kind": [*["MatMul"] * len(LAYERS), "Add", "Softmax"],
+            "ms": [*ms, 3.0, 2.0],
+        }
+        self.timed[recipe.id] = pd.DataFrame(rows)
+        return self.timed[recipe.id]
+
+    def costed(self, recipe: Recipe) -> pd.DataFrame | None:
+        return self.timed.get(recipe.id)
+
+    def scans(self) -> pd.DataFrame:
+        rows = [("1", "cost", "costs", "done"), ("2", "scan", f"kl of static_int8{self.evil}", "done")]
+        rows.append(("3", "scan", "one that runs", "running"))
+        return pd.DataFrame(rows if self.scanned_layers else [], columns=["id", "kind", "title", "state"])
+
+    def scanned(self, name: str) -> pd.DataFrame:
+        assert name == "2"
+        return pd.DataFrame({"layer": list(self.scanned_layers), "score": list(self.scanned_layers.values())})
 
     def artifact(self, number: int) -> Any:
         trial = next((t for t in self.trials if t.number == number), None)
@@ -145,7 +171,7 @@ class FakeModels:
         return {"layers": rows, "why": ""}
 
     def histogram(self, layers: list, bins: int) -> dict[str, Any]:
-        facts = {"weights": 32, "zeros": 0.25, "deviation": 0.1, "low": -1.0, "high": 1.0}
+        facts = {"count": 32, "zeros": 0.25, "deviation": 0.1, "low": -1.0, "high": 1.0}
         return {
             "edges": np.linspace(-1, 1, bins + 1).tolist(),
             "counts": [[1] * bins for _ in layers],
@@ -153,3 +179,7 @@ class FakeModels:
             "noise_db": 40.0 if len(layers) > 1 else None,
             "found": [True] * len(layers),
         }
+
+    def activations(self, layers: list, texts: list, bins: int) -> dict[str, Any]:
+        found = self.histogram(layers, bins)
+        return {**found, "noise_db": None, "facts": [{**one, "distinct": 30} for one in found["facts"]]}

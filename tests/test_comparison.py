@@ -146,6 +146,9 @@ def test_milliseconds_by_layer():
     frame = layer_delta(before, after)
     assert frame["layer"].tolist() == ["b", "c", "a"]
     np.testing.assert_allclose(frame["delta"], [-1.5, -0.5, -0.1])
+    # Operators that are no layer are one row, however many there are.
+    rest = pd.DataFrame({"layer": ["", "", "a"], "ms": [1.0, 2.0, 1.0]})
+    assert layer_delta(rest, rest)[["layer", "was", "now"]].values.tolist() == [["everything else", 3, 3], ["a", 1, 1]]
 
 
 def test_numbers_are_those_of_the_trials(study):

@@ -11,7 +11,7 @@ from fake_models import LAYERS, FakeModels, LookedAt
 
 from workbench.errors import DataError, KnobError, TrialError, UserError
 from workbench.plots.answers import batch_summary, batch_table, probabilities_html
-from workbench.plots.layers import layer_tree, operator_times, operators_figure, weights_figure
+from workbench.plots.layers import histogram_figure, layer_tree, operator_times, operators_figure
 from workbench.reading import answers, examples, layer_table, origin, transitions, weight_histogram
 from workbench.running.model_process import ModelProcess, histograms, softmax
 from workbench.running.models import Dropped, Models
@@ -141,7 +141,7 @@ def test_weight_histogram_is_beside_that_of_the_origin():
     assert list(found.counts) == ["uncompressed", "compressed"]
     assert found.frame().shape == (5, 4)
     assert [name for _, name in models.asked[0][1]["layers"]] == ["classifier", "classifier"]
-    assert [trace.name for trace in weights_figure(found).data] == ["uncompressed", "compressed"]
+    assert [trace.name for trace in histogram_figure(found).data] == ["uncompressed", "compressed"]
     assert list(weight_histogram(LookedAt(), 0, "classifier", models=models).counts) == ["uncompressed"]
 
 

@@ -112,7 +112,7 @@ def test_everything_is_found() -> None:
 
 def test_the_commands_for_an_own_model(place: Path) -> None:
     said = {line: workbench(line, place) for line in OWN}
-    assert "static_int8" in said[OWN[1]]
+    assert any("static_int8" in words for line, words in said.items() if line.startswith("workbench front"))
     assert (place / "out.html").is_file() or (place / "report.html").is_file()
     assert (place / "my-fast-model-mine" / "run.py").is_file()
 

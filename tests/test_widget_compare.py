@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from fake_models import LAYERS, FakeModels, LookedAt
 
+import workbench
 from workbench.comparison import compare
-from workbench.errors import TrialError
+from workbench.errors import Refused, TrialError
 from workbench.widgets.compare import Compare
 from workbench.widgets.trials import choices
 
@@ -18,6 +19,13 @@ def opened(numbers=(0, 1), models=None, study=None, **kwargs):
     made = Compare(study or LookedAt(), list(numbers), models=models or FakeModels(), **kwargs)
     made.settle()
     return made
+
+
+def raising(error):
+    def work(*args):
+        raise error
+
+    return work
 
 
 def evaluate(made, models=None):
@@ -132,10 +140,38 @@ def test_a_frame_that_grows_keeps_what_is_chosen():
 
 def test_profiles_show_the_difference_by_layer():
     made = opened()
-    assert made.delta.value == ""
+    assert "have not been timed" in made.delta.value
     made.profiles = {n: pd.DataFrame({"layer": LAYERS, "ms": [n + 1.0] * len(LAYERS)}) for n in (0, 1)}
     assert "Milliseconds by layer" in made.delta.value
     assert "1.000" in made.delta.value
+
+
+def test_layers_are_timed_on_a_click_by_the_study():
+    made = opened()
+    assert (made.clock.button.disabled, made.clock.layout.display) == (False, None)
+    made.clock.button.click()
+    made.settle()
+    # The fake's trial 0 takes 1 ms a layer, trial 1 takes 2, and 5 ms go elsewhere.
+    assert "everything else" in made.delta.value
+    assert "2.000" in made.delta.value
+    assert made.clock.layout.display == "none"
+    # What the study holds is read without a click.
+    again = opened(study=made.study)
+    assert "everything else" in again.delta.value
+    names = {"study": made.study} | {name: getattr(workbench, name) for name in ("Recipe", "StaticInt8")}
+    names |= {name: getattr(workbench, name) for name in ("Eager", "OpenVINO")}
+    first, second = eval(made.clock.code, names)  # noqa: S307 - the law
+    pd.testing.assert_frame_equal(first, made.clock.profiles[0])
+    pd.testing.assert_frame_equal(second, made.clock.profiles[1])
+
+
+def test_a_runtime_that_tells_no_times_is_named(monkeypatch):
+    made = opened()
+    monkeypatch.setattr(made.study, "costs", raising(Refused("It tells no times.", do="use openvino")))
+    made.clock.button.click()
+    made.settle()
+    assert "It tells no times." in made.panel.value
+    assert not made.clock.button.disabled
 
 
 def test_long_lists_come_in_pages(monkeypatch):

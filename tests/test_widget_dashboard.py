@@ -146,6 +146,25 @@ def test_a_tab_begins_with_the_best_trial_of_a_study_at_rest(disk, tmp_path):
     assert layers.number == 8
 
 
+def test_the_best_trial_is_chosen_once_when_a_study_rests(disk, tmp_path):
+    made = opened(tmp_path)
+    best = made.tuner.status.best
+    assert made.explorer.selected == best
+    assert made.explorer.value is not None
+    # Who chooses none, or another, keeps that.
+    made.explorer.selected = None
+    made.watcher.look()
+    assert made.explorer.selected is None
+    # While a sweep runs nothing is chosen for anybody; its end chooses, unless somebody did.
+    disk["one"].state = "running"
+    made.open_study("one")
+    made.watcher.look()
+    assert made.explorer.selected is None
+    disk["one"].state = "idle"
+    made.watcher.look()
+    assert made.explorer.selected == best
+
+
 @pytest.mark.parametrize(
     ("chosen", "compared", "tried", "one"),
     [
@@ -167,7 +186,7 @@ def test_another_study_is_handed_to_every_tab(disk, tmp_path):
     made.explorer.selected = 8
     made._do("", lambda: made.open_study("two"))
     made.settle()
-    assert made.explorer.selected is None
+    assert made.explorer.selected == made.tuner.status.best != 8
     for title in ("Sensitivity", "Layers", "Compare", "Playground", "Export"):
         assert made.views.widget(title).study is disk["two"]
     assert made.page.study == "two"

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from fake_models import LAYERS, FakeModels, LookedAt
 
-from workbench.errors import Refused
+from workbench.errors import Refused, TrialError
 from workbench.reading import layer_table
 from workbench.widgets.layer_explorer import LayerExplorer
 
@@ -19,6 +19,13 @@ def opened(number=1, models=None, study=None, **kwargs):
     made = LayerExplorer(study or LookedAt(), number, models=models or FakeModels(), **kwargs)
     made.settle()
     return made
+
+
+def raising(error):
+    def work(*args, **kwargs):
+        raise error
+
+    return work
 
 
 def rows(made):
@@ -46,25 +53,32 @@ def test_the_tree_shows_every_layer_and_its_parts():
 def test_tree_and_list_choose_the_same_layer():
     models = FakeModels()
     made = opened(models=models)
-    assert "Choose a layer" in made.weights.value
-    assert made.figure_box.children == ()
+    told, box = made.values.told, made.values.boxes["weights"]
+    assert "Choose a layer" in told["weights"].value
+    assert box.children == ()
     made.tree.selected = "classifier"
     made.settle()
     assert (made.selected, made.layer.value) == ("classifier", "classifier")
-    assert "40.0 dB" in made.weights.value
-    assert "weight_histogram(study, 1, &#x27;classifier&#x27;)" in made.under.value
-    (figure,) = made.figure_box.children
+    assert "40.0 dB" in told["weights"].value
+    assert "weight_histogram(study, 1, &#x27;classifier&#x27;)" in made.values.under["weights"].value
+    assert "activation_histogram(study, 1, &#x27;classifier&#x27;)" in made.values.under["activations"].value
+    assert "Different values" in told["activations"].value
+    assert "dB" not in told["activations"].value
+    (figure,) = box.children
     first = figure.figure
     made.theme = "dark"
     assert figure.figure != first
     made.layer.value = LAYERS[0]
     made.settle()
     assert made.tree.selected == LAYERS[0]
-    assert [name for _, name in models.asked[-1][1]["layers"]] == [LAYERS[0]] * 2
+    asked = {do: request for do, request in models.asked if "layers" in request}
+    assert set(asked) == {"histogram", "activations"}
+    assert all([name for _, name in request["layers"]] == [LAYERS[0]] * 2 for request in asked.values())
+    assert len(asked["activations"]["texts"]) == 32
     made.layer.value = ""
     made.settle()
-    assert made.histogram is None
-    assert made.figure_box.layout.display == "none"
+    assert made.values.found == {}
+    assert box.layout.display == "none"
 
 
 def test_another_trial_keeps_the_layer_where_it_has_it():
@@ -80,7 +94,8 @@ def test_another_trial_keeps_the_layer_where_it_has_it():
     made.number = 0
     made.settle()
     assert made.selected == "classifier"
-    assert list(made.histogram.counts) == ["uncompressed"]
+    assert list(made.values.found["weights"].counts) == ["uncompressed"]
+    assert list(made.values.found["activations"].counts) == ["uncompressed"]
 
 
 def test_weights_that_cannot_be_read_are_no_failure_of_the_rest():
@@ -89,11 +104,29 @@ def test_weights_that_cannot_be_read_are_no_failure_of_the_rest():
     made = opened(models=models)
     assert "It keeps them to itself." in made.told.value
     assert rows(made)["classifier"]["sparsity"] is None
-    models.error = Refused("It keeps them to itself.", do="look at a trial of another runtime")
+    models.histogram = raising(Refused("It keeps them to itself.", do="look at a trial of another runtime"))
     made.selected = "classifier"
     made.settle()
-    assert "another runtime" in made.panel.value
+    # One part that a runtime keeps to itself is said where it would stand, and hides no other.
+    assert "another runtime" in made.values.told["weights"].value
+    assert made.values.boxes["weights"].layout.display == "none"
+    assert made.panel.value == ""
     assert made.value is not None
+    models.histogram = raising(TrialError("The process that loads models ended."))
+    made.selected = LAYERS[0]
+    made.settle()
+    assert "The process that loads models ended." in made.panel.value
+
+
+def test_activations_of_what_a_technique_made_have_nothing_beside_them():
+    models = FakeModels()
+    made = opened(models=models)
+    listed = models.layers
+    models.layers = lambda folder: listed(folder) if not folder.endswith("0") else {"layers": {}, "why": ""}
+    made.selected = LAYERS[0]
+    made.settle()
+    assert list(made.values.found["activations"].counts) == ["compressed"]
+    assert "no layer that this one could be held against" in made.values.told["activations"].value
 
 
 def test_a_profile_brings_time_by_layer_and_by_type():
@@ -105,6 +138,40 @@ def test_a_profile_brings_time_by_layer_and_by_type():
     assert made.times_box.layout.display == "none"
     made.profile = pd.DataFrame({"layer": LAYERS})
     assert "tells no times" in made.panel.value
+
+
+def test_the_study_times_the_layers_on_a_click():
+    made = opened()
+    assert made.times_box.layout.display == "none"
+    made.clock.button.click()
+    made.settle()
+    assert rows(made)["classifier"]["ms_text"] == "2.00 ms"
+    # Of 15 ms in all; what is no layer counts as operators, not as layers.
+    assert rows(made)["classifier"]["time_share"] == pytest.approx(2 / 15)
+    assert "Softmax" in made.times.value
+    assert made.clock.layout.display == "none"
+    made.number = 2
+    made.settle()
+    assert made.times_box.layout.display == "none"
+    assert made.clock.layout.display is None
+    made.number = 1
+    made.settle()
+    assert made.times_box.layout.display is None
+
+
+def test_the_latest_scan_stands_beside_each_layer():
+    study = LookedAt(evil=EVIL)
+    assert "score_text" in rows(opened(study=study))["classifier"]
+    assert not opened(study=study).scan.value
+    study.scanned_layers = dict.fromkeys(LAYERS, 0.01) | {"classifier": 0.04}
+    made = opened(study=study)
+    found = rows(made)
+    assert (found["classifier"]["score_text"], found["classifier"]["score_share"]) == ("0.04", 1.0)
+    assert found["encoder.layer.0"]["score_share"] == pytest.approx(0.25)
+    assert "kl of static_int8&lt;img" in made.scan.value
+    # A layer that stands elsewhere in the uncompressed model has the score that it has there.
+    study.scanned_layers = {name.replace(".0.", ".1."): 0.5 for name in LAYERS[:2]}
+    assert rows(opened(1, study=study))[LAYERS[0]]["score_text"] == ""
 
 
 def test_empty_states_say_what_to_do():
@@ -131,6 +198,7 @@ def test_nothing_from_a_model_is_markup(text):
     made = opened(models=FakeModels(evil=text), study=LookedAt(evil=text))
     made.selected = f"classifier{text}"
     made.settle()
-    page = made.told.value + made.weights.value + made.under.value + made.line.value
+    page = made.told.value + made.line.value
+    page += "".join(part.value for parts in (made.values.told, made.values.under) for part in parts.values())
     assert "&lt;" in page
     assert text not in page

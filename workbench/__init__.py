@@ -39,6 +39,7 @@ _PUBLIC = {
     "answers": "workbench.reading",
     "layer_table": "workbench.reading",
     "weight_histogram": "workbench.reading",
+    "activation_histogram": "workbench.reading",
     "push": "workbench.export",
     "save_notebook": "workbench.notebook",
     "Compare": "workbench.widgets.compare",

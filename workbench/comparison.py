@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Columns of a flip list. `change` is lost, gained or changed; `shift` is how far the confidence moved.
 FLIPS = ["example", "text", "label", "was", "was_sure", "now", "now_sure", "shift", "change"]
+#: What stands for all operators that are no layer.
+REST = "everything else"
 #: Columns of the windows of a language model, by how far their loss per token moved.
 WINDOWS = ["example", "text", "was", "now", "shift", "tokens"]
 
@@ -297,10 +299,11 @@ def confusion(rows: np.ndarray, columns: np.ndarray, names: Sequence[str]) -> pd
 def layer_delta(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """Milliseconds by layer of two profiles (columns `layer`, `ms`), the largest difference first.
 
-    `was` or `now` is NaN where one model lacks the layer.
+    What is no layer is one row, `REST`. `was` or `now` is NaN where one model lacks the layer.
     """
-    frame = before[["layer", "ms"]].merge(after[["layer", "ms"]], on="layer", how="outer", suffixes=("_was", "_now"))
-    frame.columns = ["layer", "was", "now"]
+    one, two = (profile.assign(layer=profile["layer"].replace("", REST)) for profile in (before, after))
+    sums = [profile.groupby("layer", sort=False)["ms"].sum() for profile in (one, two)]
+    frame = pd.concat(sums, axis=1, keys=["was", "now"]).rename_axis("layer").reset_index()
     frame["delta"] = frame["now"].fillna(0) - frame["was"].fillna(0)
     return frame.sort_values("delta", key=abs, ascending=False, kind="stable").reset_index(drop=True)
 

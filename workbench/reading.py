@@ -1,7 +1,7 @@
 """What the models of a study answer and what they hold, read in a process of its own.
 
 Artifacts are loaded there, so a kernel stays small and quick; nothing is read while a trial is being measured on this
-machine. Left out: activations, which need the module and its data.
+machine. Left out: activations outside of linear layers.
 """
 
 from __future__ import annotations
@@ -108,6 +108,17 @@ def layer_table(study: Study, number: int, *, models: Models | None = None, **as
     return frame
 
 
+def layer_scores(study: Study) -> tuple[str, dict[str, float]]:
+    """Title and score by layer of the latest finished scan that has one row for a layer; ("", {}) without one."""
+    listed = study.scans()
+    for name in reversed(listed.loc[(listed["kind"] == "scan") & (listed["state"] == "done"), "id"].tolist()):
+        found = study.scanned(name)
+        if len(found) and not found["layer"].duplicated().any():
+            title = str(listed.loc[listed["id"] == name, "title"].iloc[0])
+            return title, dict(zip(found["layer"], found["score"], strict=True))
+    return "", {}
+
+
 def layer_rows(stored: Mapping[str, Mapping[str, Any]], precision: Mapping[str, str]) -> pd.DataFrame:
     """The rows of `layer_table` from what is stored of each layer and the precision in effect, without origins."""
     total = sum(row.get("macs", 0) for row in stored.values())
@@ -211,43 +222,83 @@ def layer_graph(study: Study, number: int, block: int = 0) -> Graph:
 
 
 @dataclass(frozen=True)
-class WeightHistogram:
-    """The weights of one layer before and after: `counts` has a column of bins for each name.
+class LayerHistogram:
+    """The weights of one layer, or what it multiplies them by (`what`: weights, activations), before and after:
+    `counts` has a column of bins for each name.
 
     `edges` has one number more than there are bins; `facts` gives numbers by name; `noise_db` is the signal-to-noise
-    ratio of the compressed weights (None where shapes differ or nothing changed).
+    ratio of the compressed weights (None where shapes differ or nothing changed, and for activations).
     """
 
     layer: str
+    what: str
     edges: tuple[float, ...]
     counts: dict[str, tuple[int, ...]]
     facts: dict[str, dict[str, float]]
     noise_db: float | None
 
     def frame(self) -> pd.DataFrame:
-        """One row per bin: from, to, and the number of weights by name."""
+        """One row per bin: from, to, and the number of values by name."""
         return pd.DataFrame({"from": self.edges[:-1], "to": self.edges[1:], **self.counts})
 
 
 def weight_histogram(
     study: Study, number: int, layer: str, *, bins: int = 81, models: Models | None = None, **ask: Any
-) -> WeightHistogram:
+) -> LayerHistogram:
     """The weights of `layer` of trial `number`, beside those of the same layer of the uncompressed model.
 
     Raises `Refused` where the trial's runtime keeps them to itself, and `UserError` for an unknown layer.
     """
+    wanted = _before_and_after(study, number, layer)
+    found = (models or shared()).ask("histogram", layers=list(wanted.values()), bins=bins, **ask)
+    return _histogram(layer, "weights", wanted, found)
+
+
+def activation_histogram(
+    study: Study,
+    number: int,
+    layer: str,
+    *,
+    samples: int = 32,
+    bins: int = 81,
+    models: Models | None = None,
+    **ask: Any,
+) -> LayerHistogram:
+    """What `layer` of trial `number` multiplies its weight by, over the first `samples` texts of the select split,
+    beside the same of the uncompressed model: values inside the lowered models, as `Backend.inputs` gives them.
+
+    Raises `Refused` where a runtime does not let them be read, and `UserError` for an unknown layer.
+    """
+    wanted, ask = _before_and_after(study, number, layer), {"models": models, **ask}
+    if "uncompressed" in wanted and "compressed" in wanted:
+        base = layer_table(study, 0, **ask)
+        # A layer that a technique made, such as one of two factors, is not in the uncompressed model.
+        if wanted["uncompressed"][1] not in set(base["layer"]):
+            del wanted["uncompressed"]
+    texts = examples(study, limit=samples, **ask)
+    ask.pop("models")
+    found = (models or shared()).ask("activations", layers=list(wanted.values()), texts=texts, bins=bins, **ask)
+    return _histogram(layer, "activations", wanted, found)
+
+
+def _before_and_after(study: Study, number: int, layer: str) -> dict[str, tuple[str, str]]:
+    """(artifact, layer) of the uncompressed model, where the layer's name there is known, and of the trial."""
     measured(study, number)
     artifact: Artifact = study.artifact(number)
     base = study.artifact(0)
     before = origin(layer, artifact.manifest, base.manifest) if number else ""
-    wanted = {"compressed" if number else "uncompressed": (str(artifact.folder), layer)}
-    if before:
-        wanted = {"uncompressed": (str(base.folder), before), **wanted}
-    found = (models or shared()).ask("histogram", layers=list(wanted.values()), bins=bins, **ask)
-    # A layer that a technique made, such as one of two factors, is not in the uncompressed model.
+    after = {"compressed" if number else "uncompressed": (str(artifact.folder), layer)}
+    return {"uncompressed": (str(base.folder), before), **after} if before else after
+
+
+def _histogram(
+    layer: str, what: str, wanted: Mapping[str, tuple[str, str]], found: Mapping[str, Any]
+) -> LayerHistogram:
+    """What the process counted; a layer that a technique made is not in the uncompressed model."""
     names = [name for name, there in zip(wanted, found["found"], strict=True) if there]
-    return WeightHistogram(
+    return LayerHistogram(
         layer,
+        what,
         tuple(found["edges"]),
         {name: tuple(counts) for name, counts in zip(names, found["counts"], strict=True)},
         dict(zip(names, found["facts"], strict=True)),

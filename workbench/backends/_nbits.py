@@ -72,11 +72,15 @@ def packed(grid: Grid, name: str) -> tuple[dict[str, np.ndarray], dict[str, int]
 def layers(graph: Any) -> dict[str, str]:
     """Precision kind by layer of every `MatMulNBits` in a graph that `pack` has changed."""
     found = {}
-    for node in graph.node:
-        if node.op_type == OPERATOR:
-            bits = next(attribute.i for attribute in node.attribute if attribute.name == "bits")
-            found[node.input[1].removesuffix("_codes")] = f"int{bits}_weight"
+    for name, node in nodes(graph).items():
+        bits = next(attribute.i for attribute in node.attribute if attribute.name == "bits")
+        found[name] = f"int{bits}_weight"
     return found
+
+
+def nodes(graph: Any) -> dict[str, Any]:
+    """Every `MatMulNBits` by its layer."""
+    return {node.input[1].removesuffix("_codes"): node for node in graph.node if node.op_type == OPERATOR}
 
 
 def matrices(graph: Any, names: Collection[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
@@ -84,9 +88,8 @@ def matrices(graph: Any, names: Collection[str] | None = None) -> Iterator[tuple
     from onnx import numpy_helper
 
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        name = node.input[1].removesuffix("_codes") if node.op_type == OPERATOR else ""
-        if not name or (names is not None and name not in names):
+    for name, node in nodes(graph).items():
+        if names is not None and name not in names:
             continue
         shape = {attribute.name: attribute.i for attribute in node.attribute}
         codes, scales, *zeros = (numpy_helper.to_array(stored[key]) for key in node.input[1:4])

@@ -93,15 +93,9 @@ def matrices(
     from onnx import numpy_helper
 
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    decoded = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
-    for node in graph.node:
-        if node.op_type not in ("MatMul", "Gemm", "MatMulInteger"):
-            continue
-        source = decoded[node.input[1]].input[0] if node.input[1] in decoded else node.input[1]
+    for name, node, source in multiplications(graph, layers):
         plain = source.removesuffix("_quantized")
-        # The dynamic quantizer turns the weight of a Gemm round first.
-        name = layers.get(plain.removesuffix("_Transposed"))
-        if source not in stored or name is None or (names is not None and name not in names):
+        if source not in stored or (names is not None and name not in names):
             continue
         matrix = numpy_helper.to_array(stored[source]).astype(np.float32)
         flipped = any(a.name == "transB" and a.i for a in node.attribute)
@@ -111,6 +105,27 @@ def matrices(
             scale, zero = (numpy_helper.to_array(stored[f"{plain}_{part}"]) for part in ("scale", _zero(plain, stored)))
             matrix = (matrix - zero.astype(np.float32).reshape(-1, 1)) * scale.reshape(-1, 1)
         yield name, np.ascontiguousarray(matrix, dtype=np.float32)
+
+
+def multiplications(graph: Any, layers: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
+    """(layer, its node, its weight's name as it is stored) of a stored graph, in float or INT8."""
+    decoded = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    for node in graph.node:
+        if node.op_type not in ("MatMul", "Gemm", "MatMulInteger"):
+            continue
+        source = decoded[node.input[1]].input[0] if node.input[1] in decoded else node.input[1]
+        # The dynamic quantizer turns the weight of a Gemm round first.
+        name = layers.get(source.removesuffix("_quantized").removesuffix("_Transposed"))
+        if name is not None:
+            yield name, node, source
+
+
+def entering(graph: Any, node: Any) -> str:
+    """The name of the float tensor that a linear node multiplies: before it is quantized where that happens in the
+    call (dynamic INT8), decoded from its grid where the grid is stored."""
+    makers = {name: one for one in graph.node for name in one.output}
+    maker = makers.get(node.input[0])
+    return str(maker.input[0] if maker is not None and maker.op_type == "DynamicQuantizeLinear" else node.input[0])
 
 
 def _zero(plain: str, stored: Mapping[str, Any]) -> str:

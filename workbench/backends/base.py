@@ -7,7 +7,7 @@ really took effect is read from the lowered model (`Effect`), never from the rec
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from workbench.draft import Batch, Draft, Example, ModelFacts
-from workbench.errors import Refused
+from workbench.errors import Refused, UserError
 from workbench.knobs import Knobbed, knob
 
 
@@ -132,6 +132,18 @@ class Backend(Knobbed):
             do="look at a trial of another runtime",
         )
 
+    def inputs(self, folder: Path, layer: str) -> Callable[[Batch], np.ndarray]:
+        """A function that gives what `layer` multiplies by its weight for a batch of any shape: float32, (…, in).
+
+        Read from what `lower` wrote. What lies on a grid there (static INT8) is given decoded; what the runtime
+        quantizes only as it multiplies (dynamic INT8), as it was before. Raises `Refused` where it cannot be read,
+        `UserError` for a layer that is not there.
+        """
+        raise Refused(
+            f"{self.title} makes one piece of the model, whose inner values cannot be read.",
+            do="look at a trial of another runtime",
+        )
+
     def batches(self, examples: Sequence[Example], pad: dict[str, int]) -> Iterator[Batch]:
         """`examples` in order as padded batches under this backend's `batch`, `sequence` and `padding` knobs.
 
@@ -154,6 +166,11 @@ class Backend(Knobbed):
         """Padded lengths under the `buckets` policy: 16, 32, 64 … up to `sequence`."""
         sizes = [size for size in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096) if size < self.sequence]
         return [*sizes, self.sequence]
+
+
+def unknown_layer(layer: str) -> UserError:
+    """What is raised for a layer that a stored model has not."""
+    return UserError(f"The stored model has no layer {layer!r}.", do="see `layer_table` for its layers")
 
 
 def collate(examples: Sequence[Example], length: int, pad: dict[str, int]) -> Batch:

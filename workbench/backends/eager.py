@@ -9,7 +9,7 @@ rewritten modules for; the compiled backend has it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,7 +29,7 @@ from workbench.backends._lowering import (
     write_settings,
 )
 from workbench.backends._torch_profile import profile
-from workbench.backends.base import Backend, Effect, NodeTime, Runner, require_module
+from workbench.backends.base import Backend, Effect, NodeTime, Runner, require_module, unknown_layer
 from workbench.draft import Batch, Draft, ModelFacts
 from workbench.errors import Refused
 from workbench.knobs import knob
@@ -112,6 +112,22 @@ class Eager(Backend):
             if names is None or name in names:
                 yield name, _matrix(module.get_submodule(name))
 
+    def inputs(self, folder: Path, layer: str) -> Callable[[Batch], np.ndarray]:
+
+        runner = self.load(folder)
+        if layer not in runner.macs:
+            raise unknown_layer(layer)
+        part = runner.module.get_submodule(layer)
+        seen: list[torch.Tensor] = []
+        part.register_forward_pre_hook(lambda part, args: seen.append(_multiplied(part, args[0])))
+
+        def look(batch: Batch) -> np.ndarray:
+            seen.clear()
+            runner(batch)
+            return np.asarray(seen[-1].float().cpu().numpy())
+
+        return look
+
 
 class EagerRunner(Runner):
     """A module called under `torch.inference_mode`."""
@@ -119,31 +135,31 @@ class EagerRunner(Runner):
     def __init__(self, module: torch.nn.Module, macs: dict[str, int]) -> None:
         import torch
 
-        self._module, self._macs = module, macs
+        self.module, self.macs = module, macs
         self._device = next((p.device for p in module.parameters()), torch.device("cpu"))
         self._from_numpy, self._inference = torch.from_numpy, torch.inference_mode
 
     def __call__(self, batch: Batch) -> np.ndarray:
         with self._inference():
             tensors = {name: self._from_numpy(array).to(self._device) for name, array in batch.items()}
-            answer: np.ndarray = logits(self._module(**tensors)).float().cpu().numpy()
+            answer: np.ndarray = logits(self.module(**tensors)).float().cpu().numpy()
         return answer
 
     def profile(self, batch: Batch, calls: int) -> list[NodeTime]:
         """By PyTorch's profiler, with every layer marked; the rest is the own time of operators outside of layers."""
-        return profile(self._module, list(self._macs), lambda: self(batch), calls)
+        return profile(self.module, list(self.macs), lambda: self(batch), calls)
 
     def effect(self) -> Effect:
-        children = dict(self._module.named_modules())
-        layers = {name: _precision(children[name]) for name in self._macs}
+        children = dict(self.module.named_modules())
+        layers = {name: _precision(children[name]) for name in self.macs}
         packed = [child for child in children.values() if _is_int8(child)]
         plain = [child for child in children.values() if not any(child.children())]
         plain = [child for child in plain if child._get_name() != "LinearPackedParams"]
-        stored = sum(p.numel() for p in self._module.parameters())
+        stored = sum(p.numel() for p in self.module.parameters())
         stored += sum(child.stored() for child in children.values() if _is_packed(child))  # type: ignore[operator]
         stored += sum(t.numel() for child in packed for t in child._weight_bias() if t is not None)  # type: ignore[operator]
         nodes = dict(Counter(child._get_name() for child in (*plain, *packed)))
-        return Effect(shares(layers, self._macs), nodes, layers, stored)
+        return Effect(shares(layers, self.macs), nodes, layers, stored)
 
 
 def missing_device(device: str) -> str | None:
@@ -275,6 +291,13 @@ def _matrix(child: Any) -> np.ndarray:
         weight = child.weight if _is_linear(child) else child.weight.T
     matrix: np.ndarray = weight.detach().float().cpu().numpy()
     return matrix
+
+
+def _multiplied(child: Any, values: torch.Tensor) -> torch.Tensor:
+    """What a layer multiplies by its weight of what it is given."""
+    scale = getattr(child, "input_scale", None)
+    # An int8 layer is given it scaled already, by a hook that stands before.
+    return values if scale is None or _is_int8(child) else values * scale.to(values.dtype)
 
 
 def _precision(child: Any) -> str:

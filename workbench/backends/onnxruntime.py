@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,10 +34,10 @@ from workbench.backends._lowering import (
     threads,
     write_settings,
 )
-from workbench.backends._onnx import export, file_macs, linear_nodes, matrices
+from workbench.backends._onnx import entering, export, file_macs, linear_nodes, matrices, multiplications
 from workbench.backends._ort_profile import node_layers, node_times
 from workbench.backends._qdq import insert
-from workbench.backends.base import Backend, Effect, NodeTime, Runner
+from workbench.backends.base import Backend, Effect, NodeTime, Runner, unknown_layer
 from workbench.draft import Batch, Draft, Precision
 from workbench.knobs import knob
 
@@ -121,6 +121,23 @@ class OnnxRuntime(Backend):
         layers = read_settings(folder)["weights"]
         yield from matrices(graph, layers, names)
         yield from _nbits.matrices(graph, names)
+
+    def inputs(self, folder: Path, layer: str) -> Callable[[Batch], np.ndarray]:
+        import onnx
+
+        model = onnx.load(str(folder / MODEL))
+        layers = read_settings(folder)["weights"]
+        nodes = {name: node for name, node, _ in multiplications(model.graph, layers)} | _nbits.nodes(model.graph)
+        if layer not in nodes:
+            raise unknown_layer(layer)
+        wanted = entering(model.graph, nodes[layer])
+        model.graph.output.append(onnx.helper.make_tensor_value_info(wanted, onnx.TensorProto.FLOAT, None))
+        session = _session(model.SerializeToString(), self._options())
+
+        def look(batch: Batch) -> np.ndarray:
+            return np.asarray(session.run([wanted], batch)[0], dtype=np.float32)
+
+        return look
 
     def _quantize(self, source: Path, target: Path, precision: Precision, draft: Draft) -> None:
         from onnxruntime.quantization import (
@@ -246,7 +263,8 @@ class _Reader:
         return next(self._round, None)
 
 
-def _session(path: Path, options: Any) -> Any:
+def _session(model: Path | bytes, options: Any) -> Any:
     import onnxruntime
 
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -41,7 +41,7 @@ from workbench.backends._lowering import (
     threads,
     write_settings,
 )
-from workbench.backends.base import Backend, Effect, NodeTime, Runner
+from workbench.backends.base import Backend, Effect, NodeTime, Runner, unknown_layer
 from workbench.draft import Batch, Draft, Precision
 from workbench.errors import Refused
 from workbench.knobs import knob
@@ -147,6 +147,25 @@ class OpenVINO(Backend):
             if name and (names is None or name in names):
                 matrix = _evaluated(op.input_value(1))
                 yield name, matrix if op.get_attributes()["transpose_b"] else matrix.T
+
+    def inputs(self, folder: Path, layer: str) -> Callable[[Batch], np.ndarray]:
+        import openvino
+
+        settings = read_settings(folder)
+        model = openvino.Core().read_model(str(folder / MODEL))
+        multiplying = (op for op in model.get_ordered_ops() if op.get_type_name() == "MatMul")
+        found = [op for op in multiplying if _layer_of(op.get_friendly_name(), settings["layers"]) == layer]
+        if not found:
+            raise unknown_layer(layer)
+        model.add_outputs([found[0].input_value(0)])
+        hint = {"INFERENCE_PRECISION_HINT": _HINTS[settings["base"]], "PERFORMANCE_HINT": "LATENCY"}
+        request = openvino.Core().compile_model(model, "CPU", hint).create_infer_request()
+
+        def look(batch: Batch) -> np.ndarray:
+            answer = request.infer([batch[name] for name in settings["inputs"]])
+            return np.array(answer[len(answer) - 1], dtype=np.float32)
+
+        return look
 
     def _quantize(self, model: Any, layers: dict[str, str], precision: Precision, draft: Draft) -> Any:
         import nncf

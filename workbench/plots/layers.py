@@ -1,12 +1,14 @@
 """A model's layers: as the rows of a tree, the weights of one before and after, the time by type of operator.
 
-Plain data first (`layer_tree`, `operator_times`, a `WeightHistogram`), then the figure. Left out: activations.
+Plain data first (`layer_tree`, `operator_times`, a `LayerHistogram`), then the figure. Left out: figures
+of many layers.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, cast
 
@@ -17,7 +19,7 @@ from workbench.plots.markup import hover_lines
 from workbench.plots.table import amount
 from workbench.plots.theme import template
 from workbench.plots.theme import theme as find_theme
-from workbench.reading import WeightHistogram
+from workbench.reading import LayerHistogram
 
 #: Columns that name the type of an operator in a profile, the first that is there.
 _TYPES = ("type", "operator", "kind")
@@ -32,16 +34,24 @@ def checked(profile: pd.DataFrame) -> pd.DataFrame:
     return profile
 
 
-def layer_tree(layers: pd.DataFrame, profile: pd.DataFrame | None = None) -> list[dict[str, Any]]:
+def layer_tree(
+    layers: pd.DataFrame, profile: pd.DataFrame | None = None, scores: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
     """The rows of a tree, parts before what is in them, from `workbench.reading.layer_table`, each with its texts.
 
     A part sums up its layers: parameters, MACs, milliseconds (of `profile`, columns `layer`, `ms`), zeros by weight,
-    precisions by MACs. Parts that hold a single part are one row with it. Plain data, fit for JSON.
+    precisions by MACs; of the `scores` (by a layer's name in the uncompressed model) it has the largest. Parts that
+    hold a single part are one row with it. Plain data, fit for JSON.
     """
     times = {} if profile is None else checked(profile).groupby("layer")["ms"].sum().to_dict()
     whole = sum(times.values())
     rows_of = cast("list[dict[str, Any]]", layers.to_dict("records"))
-    leaves = [{**row, "ms": times.get(row["layer"], math.nan)} for row in rows_of]
+    scored = scores or {}
+    most = max((score for score in scored.values() if math.isfinite(score)), default=0.0)
+    leaves = [
+        {**row, "ms": times.get(row["layer"], math.nan), "score": scored.get(row["origin"], math.nan)}
+        for row in rows_of
+    ]
     rows: list[dict[str, Any]] = []
 
     def add(prefix: str, inside: list[dict[str, Any]], depth: int) -> None:
@@ -59,9 +69,9 @@ def layer_tree(layers: pd.DataFrame, profile: pd.DataFrame | None = None) -> lis
                 own = [leaf for leaf in below if leaf["layer"] == path]
                 below = [leaf for leaf in below if leaf["layer"] != path]
             if own:
-                rows.append(_tree_row(name, path, depth, own, whole, layer=True))
+                rows.append(_tree_row(name, path, depth, own, whole, most, layer=True))
             if below:
-                rows.append(_tree_row(name, path, depth, below, whole, layer=False))
+                rows.append(_tree_row(name, path, depth, below, whole, most, layer=False))
                 add(f"{path}.", below, depth + 1)
 
     add("", leaves, 0)
@@ -69,7 +79,7 @@ def layer_tree(layers: pd.DataFrame, profile: pd.DataFrame | None = None) -> lis
 
 
 def _tree_row(
-    name: str, path: str, depth: int, leaves: list[dict[str, Any]], whole: float, *, layer: bool
+    name: str, path: str, depth: int, leaves: list[dict[str, Any]], whole: float, most: float, *, layer: bool
 ) -> dict[str, Any]:
     weights, share = (sum(leaf[key] for leaf in leaves) for key in ("parameters", "share"))
     zeros = sum(leaf["sparsity"] * leaf["parameters"] for leaf in leaves) / weights if weights else math.nan
@@ -81,6 +91,7 @@ def _tree_row(
     told = [[k, f"{k} {100 * n / total:.0f} %" if mixed else k] for k, n in kinds.most_common()]
     known = [leaf["ms"] for leaf in leaves if not math.isnan(leaf["ms"])]
     ms = sum(known) if known else math.nan
+    score = max((leaf["score"] for leaf in leaves if not math.isnan(leaf["score"])), default=math.nan)
     width, inputs = leaves[0]["width"], leaves[0]["inputs"]
     return {
         "name": name,
@@ -96,6 +107,8 @@ def _tree_row(
         "share_text": "" if math.isnan(share) else f"{100 * share:.1f} %",
         "time_share": ms / whole if whole and not math.isnan(ms) else None,
         "ms_text": amount(ms, "ms"),
+        "score_share": max(score, 0.0) / most if most > 0 and not math.isnan(score) else None,
+        "score_text": "" if math.isnan(score) else f"{score:.3g}",
     }
 
 
@@ -108,19 +121,22 @@ def operator_times(profile: pd.DataFrame) -> pd.DataFrame:
     checked(profile)
     column = next((name for name in _TYPES if name in profile.columns), None)
     types = profile[column] if column else profile["layer"].map(_role)
-    grouped = profile.assign(type=types).groupby("type", sort=False)
-    frame = grouped.agg(ms=("ms", "sum"), layers=("layer", "count")).reset_index()
+    # What is no layer has none as its name.
+    grouped = profile.assign(type=types, named=profile["layer"] != "").groupby("type", sort=False)
+    frame = grouped.agg(ms=("ms", "sum"), layers=("named", "sum")).reset_index()
     frame["share"] = frame["ms"] / frame["ms"].sum() if frame["ms"].sum() else 0.0
     return frame[["type", "ms", "share", "layers"]].sort_values("ms", ascending=False).reset_index(drop=True)
 
 
-def weights_figure(histogram: WeightHistogram, theme: str = "light") -> Any:
-    """The weights of a layer, uncompressed as an area and compressed as a line: told apart by more than colour."""
+def histogram_figure(histogram: LayerHistogram, theme: str = "light") -> Any:
+    """The weights or activations of a layer, uncompressed as an area and compressed as a line: told apart by more than
+    colour."""
     import plotly.graph_objects as go
 
     look, edges = find_theme(theme), histogram.edges
     middle = [(a + b) / 2 for a, b in pairwise(edges)]
-    figure = go.Figure(layout={"template": template(theme), **_layout("Weight", "Share of weights (%)")})
+    axes = _layout(histogram.what.removesuffix("s").capitalize(), f"Share of {histogram.what} (%)")
+    figure = go.Figure(layout={"template": template(theme), **axes})
     styles: dict[str, dict[str, Any]] = {
         "uncompressed": {"fill": "tozeroy", "fillcolor": look.band, "line": {"color": look.muted, "width": 1}},
         "compressed": {"line": {"color": look.runtimes[0], "width": 2}},

@@ -6,6 +6,7 @@ It needs the artifacts only: neither the original model nor, but for the example
     {"do": "examples", "task": …, "split": "select", "limit": null}         -> texts of a split
     {"do": "layers", "folder": artifact}                                    -> each layer's shape, zeros and MACs
     {"do": "histogram", "layers": [[artifact, layer], …], "bins": 81}       -> weights of layers over the same bins
+    {"do": "activations", "layers": …, "texts": [[…], …], "bins": 81}       -> what they multiply those by, for texts
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 
 from workbench.backends.base import Backend, Runner
 from workbench.compress import Artifact
-from workbench.errors import Refused, UserError
+from workbench.errors import DataError, Refused, UserError
 from workbench.loading.tokens import Encoder, TokenizerEncoder
 from workbench.running.child import respond, serve
 from workbench.tasks.base import task_from_json
@@ -101,6 +102,27 @@ class ModelProcess:
             raise UserError(f"The model in {folder} has no layer {name!r}.")
         return {**histograms(matrices, int(request["bins"])), "found": there}
 
+    def do_activations(self, request: dict[str, Any], send: Any) -> dict[str, Any]:
+        """Counts of what each layer multiplies by its weight, over common bins, when its model reads the texts one by
+        one, without padding."""
+        texts = [tuple(text) for text in request["texts"]]
+        if not texts:
+            raise DataError("There is no text to run the model on.", do="take a study whose data have examples")
+        seen: list[np.ndarray] = []
+        for folder, name in request["layers"]:
+            artifact = Artifact.open(folder)
+            backend, manifest = artifact.backend.replace(batch=1, padding="batch"), artifact.manifest
+            look = backend.inputs(artifact.folder / "model", name)
+            examples = TokenizerEncoder(artifact.folder / "tokenizer").encode(
+                texts, manifest["inputs"], backend.sequence
+            )
+            seen.append(np.concatenate([look(batch).ravel() for batch in backend.batches(examples, manifest["pad"])]))
+        found = histograms(seen, int(request["bins"]))
+        for facts, values in zip(found["facts"], seen, strict=True):
+            facts["distinct"] = len(np.unique(values))
+        # SmoothQuant scales what it makes smooth, so the one is no noisy version of the other.
+        return {**found, "noise_db": None, "found": [True] * len(seen)}
+
     def _answer(self, model: Loaded, text: tuple[str, ...], calls: int) -> tuple[np.ndarray, float]:
         artifact = model.artifact
         examples = model.encoder.encode([text], artifact.manifest["inputs"], artifact.backend.sequence)
@@ -137,18 +159,18 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def histograms(matrices: Sequence[np.ndarray], bins: int) -> dict[str, Any]:
-    """`edges` (bins + 1,) over all but the outermost of the weights; for each matrix its `counts` (bins,), in which the
-    first and the last bin hold what lies beyond, and in `facts` its number of weights, share of zeros, standard
+    """`edges` (bins + 1,) over all but the outermost of the values; for each matrix its `counts` (bins,), in which the
+    first and the last bin hold what lies beyond, and in `facts` its number of values, share of zeros, standard
     deviation, lowest and highest; `noise_db` is the signal-to-noise ratio of the last against the first,
     10 log10(Σw² / Σ(w−v)²), None where their shapes differ or they are equal.
     """
-    # Single weights far out would leave all others in one bin.
+    # Single values far out would leave all others in one bin.
     ends = [np.quantile(m, (_OUTER, 1 - _OUTER)) for m in matrices]
     low, high = float(min(e[0] for e in ends)), float(max(e[1] for e in ends))
     edges = np.linspace(low, high if high > low else low + 1e-6, bins + 1)
     facts = [
         {
-            "weights": int(m.size),
+            "count": int(m.size),
             "zeros": float(1 - np.count_nonzero(m) / m.size),
             "deviation": float(m.std()),
             "low": float(m.min()),

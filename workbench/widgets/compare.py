@@ -22,6 +22,7 @@ from workbench.plots.markup import Markup, join, table, tag, wide
 from workbench.running.models import Models
 from workbench.widgets.base import Adapter, heading, html, styled
 from workbench.widgets.error_panel import ErrorPanel
+from workbench.widgets.trial_times import TrialTimes
 from workbench.widgets.trials import alone, choices, rows
 from workbench.widgets.worker import Order, Worker
 
@@ -31,14 +32,18 @@ PAGE = 25
 MOST_TEXTS = 500
 EMPTY = "Choose a reference and one or more trials to compare with it. Hold Ctrl or ⌘ to choose several."
 NO_TRIALS = "No measured trial yet. Start a sweep; its trials can be compared as soon as two of them are complete."
+TIMES = "By each runtime's own profiler, which costs time itself: a sum of these is no latency."
+NO_TIMES = (
+    "The layers of these trials have not been timed. The runner does it between trials, with each one's profiler."
+)
 _KINDS = [("every change", ""), ("right answers lost", "lost"), ("right answers gained", "gained")]
 
 
 class Compare(Adapter):
     """Trials side by side: `Compare(study, [0, 5])` in a cell.
 
-    `study`, `frame` (as `Study.frame()`), `numbers` (the first is the reference) and `profiles` (trial -> frame with
-    columns `layer`, `ms`) in; `value` is the `Comparison` with its texts, None until it is complete.
+    `study`, `frame` (as `Study.frame()`) and `numbers` (the first is the reference) in, perhaps `profiles` of one's own
+    (trial -> frame with columns `layer`, `ms`); `value` is the `Comparison` with its texts, None until it is complete.
     """
 
     study = traitlets.Any(None, allow_none=True)
@@ -72,6 +77,7 @@ class Compare(Adapter):
         self.told, self.table, self.differs, self.said, self.matrices, self.list, self.delta = (
             html("", "wb-wrap") for _ in range(7)
         )
+        self.clock = TrialTimes(self._draw_delta, lambda error: self.panel.set_trait("error", error))
         self._shown: Comparison | None = None
         self._texts: dict[str, tuple[tuple[str, ...], ...]] = {}
         self._most, self._filling = PAGE, False
@@ -87,6 +93,8 @@ class Compare(Adapter):
                 self.matrices,
                 self.list,
                 self.more,
+                heading("Milliseconds by layer"),
+                self.clock,
                 self.delta,
             ]
         )
@@ -121,6 +129,7 @@ class Compare(Adapter):
     def settle(self, seconds: float = 60.0) -> None:
         """Wait until everything that was asked for is shown (for scripts and tests)."""
         self.worker.settle(seconds)
+        self.clock.settle(seconds)
 
     # --- plumbing -----------------------------------------------------------------------------------------------
 
@@ -201,6 +210,7 @@ class Compare(Adapter):
     def _ask(self) -> None:
         """Compare what is chosen: numbers first, then the texts."""
         self._most, self.value = PAGE, None
+        self.clock.look(self.study, self.numbers if len(self.numbers) > 1 else [])
         if self.study is None or len(self.numbers) < 2:
             self.worker.drop()
             self._shown = None
@@ -279,16 +289,17 @@ class Compare(Adapter):
 
     def _draw_delta(self, _: object = None) -> None:
         """Milliseconds by layer, where a profile of both is there."""
-        profiles: Mapping[int, pd.DataFrame] = self.profiles
+        profiles: Mapping[int, pd.DataFrame] = {**self.clock.profiles, **self.profiles}
         first = self._shown.reference.number if self._shown else None
         other = self.which.value
         if first is None or first not in profiles or other not in profiles:
-            self.delta.value = ""
+            self.delta.value = tag("p", NO_TIMES, class_="wb-note")
             return
         frame = layer_delta(profiles[first], profiles[other])
         text = frame.map(lambda cell: cell if isinstance(cell, str) else f"{cell:.3f}".replace("nan", "–"))
         text.columns = ["Layer", f"#{first} (ms)", f"#{other} (ms)", "Difference (ms)"]
-        self.delta.value = _titled("Milliseconds by layer", text, "layers")
+        shown = wide(table(text, css="wb-table wb-facts"), "Milliseconds by layer")
+        self.delta.value = join([tag("p", TIMES, class_="wb-note"), shown, csv_link(frame, "layers")])
 
 
 def _titled(title: str, frame: pd.DataFrame, name: str) -> Markup:

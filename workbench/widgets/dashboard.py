@@ -83,6 +83,7 @@ class Dashboard(ipw.VBox):
         styled(self, "wb", "wb-dashboard", *(["wb-full"] if in_voila() else []))
         self._working: threading.Thread | None = None
         self._filling, self._given = False, self.data.value
+        self._offered = False
         self.watcher = Watcher(self._show)
         self._wanted, self._watch, self._begun = study, watch, False
         self._unread: Exception | None = None
@@ -350,6 +351,7 @@ class Dashboard(ipw.VBox):
     def _hold(self, study: Study) -> None:
         if self.study is None or self.study.folder != study.folder:
             self.explorer.selected, self.explorer.pinned = None, ()
+        self._offered = False
         self.study = self.watcher.study = study
         self.views.hand(study)
         self.page.study = self.name.value = study.name
@@ -366,9 +368,20 @@ class Dashboard(ipw.VBox):
         self._unread = None
         self._feed(seen)
         resting = seen.status is not None and seen.status.state not in ("running", "stopping")
-        self.views.frame, self.views.best = seen.frame, seen.status.best if seen.status and resting else None
+        best = seen.status.best if seen.status and resting else None
+        self.views.frame, self.views.best = seen.frame, best
+        self._offer(best)
         self.views.feed()
         self._say()
+
+    def _offer(self, best: int | None) -> None:
+        """Choose the best trial, once, where a study is opened at rest or its sweep ends: whoever comes back to it sees
+        what came of it. A choice of one's own stays."""
+        if not best or self._offered:
+            return
+        self._offered = True
+        if self.explorer.selected is None:
+            self.explorer.selected = best
 
     def _feed(self, seen: Snapshot) -> None:
         """What the rail and the front show of a study."""

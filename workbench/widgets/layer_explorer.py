@@ -1,7 +1,8 @@
 """A lowered model layer by layer: what precision is in effect, how wide and how sparse it is, where its work goes.
 
-Layers and weights are read from the lowered model by another process. Left out: activations, and the layers of
-embeddings and norms, which no technique here changes.
+Layers, weights and activations are read from the lowered model by another process; milliseconds are measured by the
+study's runner on a click, and sensitivities are those of its latest scan. Left out: the layers of embeddings and norms,
+which no technique here changes.
 """
 
 from __future__ import annotations
@@ -14,28 +15,30 @@ import traitlets
 
 from workbench.errors import WorkbenchError
 from workbench.plots.download import csv_link
-from workbench.plots.layers import checked, layer_tree, operator_times, operators_figure, weights_figure
+from workbench.plots.layers import checked, layer_tree, operator_times, operators_figure
 from workbench.plots.markup import Markup, join, table, tag, wide
 from workbench.plots.table import amount
-from workbench.reading import Transitions, WeightHistogram, layer_table, transitions, weight_histogram
+from workbench.reading import Transitions, layer_scores, layer_table, transitions
 from workbench.running.models import Models
-from workbench.widgets.base import Adapter, code_html, heading, html, styled
+from workbench.widgets.base import Adapter, heading, html, styled
 from workbench.widgets.error_panel import ErrorPanel
 from workbench.widgets.figure import Figure
+from workbench.widgets.layer_histograms import LayerHistograms, heard
 from workbench.widgets.layer_tree import LayerTree
+from workbench.widgets.trial_times import TrialTimes
 from workbench.widgets.trials import alone, choices
-from workbench.widgets.worker import Order, Worker
+from workbench.widgets.worker import Worker
 
 NO_TRIALS = "No measured trial yet. Its layers can be looked at as soon as a trial is complete."
-NO_LAYER = "Choose a layer in the tree, or in the list, to see its weights before and after."
 _NONE = ""
 
 
 class LayerExplorer(Adapter):
     """A trial's layers: `LayerExplorer(study, 5)` in a cell.
 
-    `study`, `frame` (as `Study.frame()`), `number`, `profile` (columns `layer`, `ms`, perhaps `type`) and `theme` in;
-    `selected` is the chosen layer; `value` the frame that `layer_table` gives, None until it is read.
+    `study`, `frame` (as `Study.frame()`), `number` and `theme` in, perhaps a `profile` of one's own (columns `layer`,
+    `ms`, perhaps `type`); `selected` is the chosen layer; `value` the frame that `layer_table` gives, None until it is
+    read.
     """
 
     study = traitlets.Any(None, allow_none=True)
@@ -60,21 +63,23 @@ class LayerExplorer(Adapter):
         self.layer = styled(ipw.Dropdown(description="Layer", options=[("none", _NONE)], **auto), "wb-choose")
         self.tree = LayerTree()
         self.line, self.panel, self.told = html("", "wb-status"), ErrorPanel(), html("", "wb-wrap")
-        self.weights, self.under = html("", "wb-wrap"), html("", "wb-wrap")
         # Figures bring a large library along, so each comes when there is something to draw.
-        self.figure_box, self.times_box = ipw.VBox(), ipw.VBox()
+        self.times_box = ipw.VBox()
         self.times_title, self.times = heading("Time by type of operator"), html("", "wb-wrap")
-        self.worker = Worker(self._busy, lambda error: self.panel.set_trait("error", error))
-        self.looker = Worker(self._busy, lambda error: self.panel.set_trait("error", error))
-        self.histogram: WeightHistogram | None = None
+        fail = lambda error: self.panel.set_trait("error", error)  # noqa: E731 - handed on three times
+        self.worker = Worker(self._busy, fail)
+        self.values = LayerHistograms(self._busy, fail, models)
+        self.clock = TrialTimes(self._timed, fail)
+        self._scores: tuple[str, dict[str, float]] = ("", {})
+        self.scan = html("", "wb-note")
         self._filling = False
         self._below = ipw.VBox(
             [
                 self.tree,
+                self.scan,
+                self.clock,
                 styled(ipw.HBox([self.layer]), "wb-row"),
-                self.weights,
-                self.figure_box,
-                self.under,
+                self.values,
                 self.times_title,
                 self.times_box,
                 self.times,
@@ -98,7 +103,8 @@ class LayerExplorer(Adapter):
         self.observe(self._look, "number")
         self.observe(self._select, "selected")
         self.observe(self._draw, ["value", "profile"])
-        self.observe(self._draw_figures, ["theme", "profile"])
+        self.observe(self._draw_times, ["theme", "profile"])
+        self.observe(lambda change: self.values.paint(change["new"]), "theme")
         self.choose.observe(self._chosen, "value")
         traitlets.link((self, "selected"), (self.tree, "selected"))
         self.layer.observe(self._listed, "value")
@@ -117,8 +123,8 @@ class LayerExplorer(Adapter):
 
     def settle(self, seconds: float = 60.0) -> None:
         """Wait until everything that was asked for is shown (for scripts and tests)."""
-        for worker in (self.worker, self.looker):
-            worker.settle(seconds)
+        for part in (self.worker, self.values, self.clock):
+            part.settle(seconds)
 
     # --- plumbing -----------------------------------------------------------------------------------------------
 
@@ -128,6 +134,7 @@ class LayerExplorer(Adapter):
             return
         if old is not None:
             self.number, self.frame, self.value, self.selected = None, None, None, ""
+            self._scores = ("", {})
         if study is not None and self.frame is None:
             self.worker.order("Reading the study …", lambda order: study.frame(), self._framed)
         elif study is not None:
@@ -168,15 +175,23 @@ class LayerExplorer(Adapter):
         self.value = None
         self._draw()
         study, number = self.study, self.number
+        self.clock.look(study, [] if number is None else [number])
         if study is None or number is None:
             self.worker.drop()
             return
         asked = {"models": self.models}
         self.worker.order(
-            "Reading the layers …", lambda order: layer_table(study, number, **asked, **_heard(order)), self._read
+            "Reading the layers …",
+            lambda order: (layer_scores(study), layer_table(study, number, **asked, **heard(order))),
+            self._read,
         )
 
-    def _read(self, frame: pd.DataFrame) -> None:
+    def _timed(self) -> None:
+        """What the study holds of the trial's times, or what was measured now."""
+        self._draw()
+
+    def _read(self, found: tuple[tuple[str, dict[str, float]], pd.DataFrame]) -> None:
+        self._scores, frame = found
         self.value = frame
         if self.selected not in set(frame["layer"]):
             self.selected = ""
@@ -184,27 +199,12 @@ class LayerExplorer(Adapter):
             self._select()
 
     def _select(self, _: object = None) -> None:
-        """Read the weights of the chosen layer."""
+        """Read what the chosen layer holds."""
         self._filling = True
         if self.selected in [layer for _, layer in self.layer.options]:
             self.layer.value = self.selected
         self._filling = False
-        self.histogram = None
-        study, number, layer = self.study, self.number, self.selected
-        if study is None or number is None or not layer or self.value is None:
-            self.looker.drop()
-            self._draw_figures()
-            return
-        models = self.models
-        self.looker.order(
-            "Reading the weights …",
-            lambda order: weight_histogram(study, number, layer, models=models, **_heard(order)),
-            self._weighed,
-        )
-
-    def _weighed(self, found: WeightHistogram) -> None:
-        self.histogram = found
-        self._draw_figures()
+        self.values.look(self.study, self.number, self.selected if self.value is not None else "")
 
     # --- drawing ------------------------------------------------------------------------------------------------
 
@@ -218,7 +218,9 @@ class LayerExplorer(Adapter):
             words = "Choose a trial to see its layers." if choices(self.frame) else NO_TRIALS
             self.told.value = tag("p", words, class_="wb-note") if self.number is None else ""
             return
-        self.tree.show(layer_tree(frame, self._times()))
+        title, scores = self._scores
+        self.tree.show(layer_tree(frame, self._times(), scores))
+        self.scan.value = tag("p", f"Sensitivity: {title}, the study's latest scan.") if scores else ""
         options = [("none", _NONE), *((name, name) for name in frame["layer"])]
         if list(self.layer.options) != options:
             self._filling = True
@@ -227,7 +229,7 @@ class LayerExplorer(Adapter):
                 self.layer.value = self.selected
             self._filling = False
         self.told.value = self._about(frame)
-        self._draw_figures()
+        self._draw_times()
 
     def _about(self, frame: pd.DataFrame) -> Markup:
         rows = self.frame.to_dict("records") if self.frame is not None else []
@@ -237,25 +239,16 @@ class LayerExplorer(Adapter):
             parts.append(tag("p", frame.attrs["why"], class_="wb-note"))
         return join([*parts, csv_link(frame, f"layers-{self.number}")])
 
-    def _draw_figures(self, _: object = None) -> None:
-        found = self.histogram
-        self.weights.value = join([tag("h3", "Weights"), weights_html(found, self.number)])
-        if found is not None:
-            self._figure(self.figure_box).show(weights_figure(found, self.theme))
-        self.figure_box.layout.display = "none" if found is None else None
-        call = f"weight_histogram(study, {self.number}, {found.layer!r})" if found else ""
-        self.under.value = join([csv_link(found.frame(), "weights"), code_html(call)]) if found else ""
-        self._draw_times()
-
     def _times(self) -> pd.DataFrame | None:
-        """The profile, where there is one that can be read."""
+        """The profile, where there is one that can be read: a person's own, or the study's."""
+        found = self.clock.profiles.get(self.number) if self.profile is None else self.profile  # type: ignore[arg-type]
         try:
-            return None if self.profile is None else checked(self.profile)
+            return None if found is None else checked(found)
         except WorkbenchError as error:
             self.panel.error = error
             return None
 
-    def _draw_times(self) -> None:
+    def _draw_times(self, _: object = None) -> None:
         profile = self._times()
         if profile is None or self.value is None:
             self.times_title.layout.display = self.times_box.layout.display = "none"
@@ -263,7 +256,9 @@ class LayerExplorer(Adapter):
             return
         found = operator_times(profile)
         self.times_title.layout.display = self.times_box.layout.display = None
-        self._figure(self.times_box).show(operators_figure(found, self.theme))
+        if not self.times_box.children:
+            self.times_box.children = (styled(Figure(), "wb-figure", "wb-low"),)
+        self.times_box.children[0].show(operators_figure(found, self.theme))
         shown = pd.DataFrame(
             {
                 "Type": found["type"],
@@ -273,13 +268,6 @@ class LayerExplorer(Adapter):
             }
         )
         self.times.value = join([wide(table(shown), "Time by type of operator"), csv_link(found, "operators")])
-
-    def _figure(self, box: ipw.VBox) -> Figure:
-        """The figure in `box`, made when it is first needed."""
-        if not box.children:
-            box.children = (styled(Figure(), "wb-figure", "wb-low"),)
-        figure: Figure = box.children[0]
-        return figure
 
 
 def transitions_html(found: Transitions) -> Markup:
@@ -293,31 +281,3 @@ def transitions_html(found: Transitions) -> Markup:
     )  # fmt: skip
     nodes = ", ".join(f"{count} {kind}" for kind, count in sorted(found.nodes.items(), key=lambda item: -item[1]))
     return join([tag("p", said), tag("p", f"Operators that only convert numbers: {nodes or 'none'}.")])
-
-
-def weights_html(found: WeightHistogram | None, number: int | None) -> Markup:
-    """The numbers beside a layer's histogram."""
-    if found is None:
-        return tag("p", NO_LAYER, class_="wb-note")
-    rows = [
-        {
-            "": "uncompressed" if name == "uncompressed" else f"trial {number}",
-            "Weights": f"{facts['weights']:,.0f}",
-            "Zeros": f"{100 * facts['zeros']:.1f} %",
-            "Standard deviation": f"{facts['deviation']:.4f}",
-            "Range": f"{facts['low']:.3f} … {facts['high']:.3f}".replace("-", "−"),
-        }
-        for name, facts in found.facts.items()
-    ]
-    parts = [tag("p", tag("b", found.layer)), wide(table(pd.DataFrame(rows)), "Weights of the layer")]
-    if found.noise_db is not None:
-        parts.append(tag("p", f"Signal to noise of the compressed weights: {found.noise_db:.1f} dB."))
-    elif len(found.facts) == 1 and number:
-        parts.append(
-            tag("p", "The uncompressed model has no layer that this one could be held against.", class_="wb-note")
-        )
-    return join(parts)
-
-
-def _heard(order: Order) -> dict[str, Any]:
-    return {"say": order.say, "dropped": order.dropped}

@@ -6,7 +6,11 @@ const COLUMNS = [
   ["Parameters", "parameters"],
   ["Zeros", "sparsity"],
   ["Share of MACs", "share"],
-  ["Time", "ms"],
+];
+// Columns that stand where there is something to say.
+const EXTRA = [
+  ["Time", "time_share", "ms_text"],
+  ["Sensitivity", "score_share", "score_text"],
 ];
 
 function make(name, text, css) {
@@ -40,8 +44,8 @@ function render({ model, el }) {
 
   const draw = () => {
     const rows = JSON.parse(model.get("rows"));
-    const timed = rows.some((row) => row.ms_text);
-    const columns = timed ? COLUMNS : COLUMNS.slice(0, -1);
+    const extra = EXTRA.filter(([, , text]) => rows.some((row) => row[text]));
+    const columns = [...COLUMNS, ...extra];
     const head = make("tr");
     columns.forEach(([title]) => {
       const cell = make("th", title);
@@ -84,7 +88,7 @@ function render({ model, el }) {
       row.precision.forEach(([kind, text]) => kinds.append(make("span", text, `wb-kind wb-kind-${kind.split("_")[0]}`)));
       line.append(first, kinds, make("td", row.width_text), make("td", row.parameters_text));
       line.append(bar(row.sparsity, row.sparsity_text), bar(row.share, row.share_text));
-      if (timed) line.append(bar(row.time_share, row.ms_text));
+      extra.forEach(([, share, text]) => line.append(bar(row[share], row[text])));
       body.append(line);
     }
     const top = make("thead");
