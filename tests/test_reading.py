@@ -219,6 +219,30 @@ def test_the_process_reads_layers_weights_and_texts(artifact):
     assert done.manifest["block_path"] == "bert.encoder.layer"
 
 
+def test_the_process_reads_what_a_layer_multiplies(artifact):
+    import torch
+
+    done, module, task = artifact
+    layer = "bert.encoder.layer.1.intermediate.dense"
+    texts = [("good film",), ("bad",), ("a film that is neither good nor bad, but long",)]
+    request = {"layers": [[str(done.folder), layer]] * 2, "texts": [list(text) for text in texts], "bins": 7}
+    found = ModelProcess().do_activations(request, None)
+    seen = []
+    module.get_submodule(layer).register_forward_pre_hook(lambda part, args: seen.append(args[0].numpy().ravel()))
+    for text in texts:
+        (encoded,) = task.tokenize([text])
+        with torch.no_grad():
+            module(**{name: torch.tensor([ids]) for name, ids in encoded.items()})
+    values = np.concatenate(seen)
+    assert found["facts"][0]["count"] == values.size == sum(found["counts"][0])
+    assert found["facts"][0]["deviation"] == pytest.approx(float(values.std()), rel=1e-4)
+    assert found["facts"][0]["distinct"] == len(np.unique(values))
+    assert found["counts"][0] == found["counts"][1]
+    assert found["noise_db"] is None
+    with pytest.raises(DataError, match="no text"):
+        ModelProcess().do_activations({**request, "texts": []}, None)
+
+
 class Child:
     """Stands for the process on the other side of the pipe."""
 
