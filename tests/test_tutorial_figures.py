@@ -23,7 +23,7 @@ from workbench.plots.graph import depths, graph_figure, node_counts, places
 from workbench.plots.pruned import layers_left, left_table, mask_corners
 from workbench.plots.roofline import roofline_figure
 from workbench.plots.temperature import softened, temperatures
-from workbench.plots.workload import workload, workload_data
+from workbench.plots.workload import workload, workload_data, workload_table
 from workbench.reading import Graph, layer_graph
 from workbench.recipe import Recipe
 from workbench.running.status import Status
@@ -160,6 +160,12 @@ def test_workload_is_by_batch_for_each_runtime_and_threads():
     assert [line.name for line in figure.data] == ["openvino, every core", "openvino, 2 threads"]
     with pytest.raises(UserError):
         workload_data(frame, "size_mb")
+    more = {"title": "fp32", "latency_ms": 8.0, "latency_ms_p99": 9.5, "speedup": 2.0}
+    listed = workload_table(frame.assign(**more))
+    assert listed["Threads"].tolist() == ["every core", 2, 2, 2]
+    assert listed["Batch"].tolist() == [1, 1, 1, 4]
+    assert listed["Throughput"].tolist()[-1] == "40.0 examples/s"
+    assert listed["Latency p99"].tolist()[0] == "9.50 ms"
 
 
 # --- graphs ----------------------------------------------------------------------------------------------------------

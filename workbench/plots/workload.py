@@ -35,6 +35,25 @@ def workload_data(frame: pd.DataFrame, y: str = "throughput") -> dict[tuple[str,
     return {key: sorted(line.items()) for key, line in sorted(found.items())}
 
 
+def workload_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The numbers behind the figure: one row of text per trial but the baseline, by runtime, threads and batch."""
+    found = [row for row in table.rows(frame) if row["state"] == "complete" and row["number"]]
+    by = [(row["backend"], row["conditions"]["threads"], row["conditions"]["batch"]) for row in found]
+    rows = [
+        {
+            "Recipe": row["title"],
+            "Threads": threads or "every core",
+            "Batch": batch,
+            "Throughput": table.amount(row["throughput"], "examples/s"),
+            "Latency p50": table.amount(row["latency_ms"], "ms"),
+            "Latency p99": table.amount(row["latency_ms_p99"], "ms"),
+            "Speed-up": table.speedup_text(row),
+        }
+        for (_, threads, batch), _, row in sorted(zip(by, range(len(by)), found, strict=True))
+    ]
+    return pd.DataFrame(rows)
+
+
 def workload(frame: pd.DataFrame, y: str = "throughput", theme: str = "light") -> Any:
     """The figure of `workload_data`: a line for each runtime and number of threads."""
     import plotly.graph_objects as go
