@@ -33,7 +33,8 @@ def notebook(path: Path, *cells: str) -> Path:
 
 def test_a_notebook_becomes_a_page_with_figures_and_an_index(tmp_path: Path) -> None:
     figure = "import plotly.graph_objects as go\ngo.Figure(go.Scatter(y=[1, 2]))"
-    path = notebook(tmp_path / "00_small.ipynb", "print(6 * 7)", figure)
+    bar = "import sys; print('Loading:  17%|#     | 1/6\\rLoading: 100%|######| 6/6\\na warning', file=sys.stderr)"
+    path = notebook(tmp_path / "00_small.ipynb", "print(6 * 7)", bar, figure)
     before = path.read_bytes()
     told: list[str] = []
     index = build(tmp_path / "html", [path], COMMAND, tell=told.append)
@@ -45,6 +46,9 @@ def test_a_notebook_becomes_a_page_with_figures_and_an_index(tmp_path: Path) -> 
     }
     page = (index.parent / "00_small.html").read_text()
     assert "42" in page
+    assert "a warning" in page
+    assert "vnd.jupyter.stderr" in page
+    assert "100%|" not in "".join(re.findall(r'data-mime-type="application/vnd.jupyter.stderr".*?</div>', page, re.S))
     assert "Plotly.newPlot" in page
     assert 'src="plotly.min.js"' in page
     assert 'href="01_next.html"' in page

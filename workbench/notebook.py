@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: The longest line that stays one line.
 _WIDE = 88
 #: The longest cell of a table that stays on one line.
-_SHORT = 28
+_SHORT = 32
 
 
 def follow(study: Study) -> None:

@@ -80,6 +80,7 @@ def rendered(notebook: Any) -> str:
     from nbconvert import HTMLExporter
 
     _draw_figures(notebook)
+    _leave_out_progress(notebook)
     notebook.metadata.pop("widgets", None)
     exporter = HTMLExporter(template_name="lab")
     exporter.require_js_url = exporter.jquery_url = exporter.mathjax_url = ""
@@ -104,6 +105,17 @@ def _draw_figures(notebook: Any) -> None:
                 plain = {key: figure[key] for key in ("data", "layout")}
                 html = pio.to_html(plain, include_plotlyjs=script, full_html=False, validate=False)
                 output["data"], first = {"text/html": html}, False
+
+
+def _leave_out_progress(notebook: Any) -> None:
+    """Take away the lines of progress bars, of which a page could only show the last state."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                lines = re.split(r"[\r\n]+", output["text"])
+                output["text"] = "\n".join(line for line in lines if not re.search(r"\d%\|", line))
+        if "outputs" in cell:
+            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr" or one["text"].strip()]
 
 
 def _title(notebook: Any) -> str:
