@@ -11,7 +11,7 @@ import pytest
 from tiny_models import tiny_draft
 
 from workbench.backends._ort_profile import node_layers, node_times, plain
-from workbench.backends.base import NodeTime, Runner
+from workbench.backends.base import Effect, NodeTime, Runner
 from workbench.backends.compiled import CompiledRunner
 from workbench.backends.eager import Eager
 from workbench.backends.onnxruntime import OnnxRuntime
@@ -70,10 +70,17 @@ def test_runtimes_that_cannot_tell_say_so() -> None:
     class Silent(Runner):
         def __call__(self, batch: Any) -> Any: ...
 
-        def effect(self) -> Any: ...
+        def effect(self) -> Any:
+            return Effect({"fp32": 1.0})
 
     with pytest.raises(Refused, match="does not tell"):
         Silent().profile({}, 1)
+    with pytest.raises(Refused, match="does not tell"):
+        cost_rows(Silent(), {}, 3)
+    # A search is content with the whole.
+    (row,) = cost_rows(Silent(), {}, 3, whole=True)
+    assert (row["layer"], row["kind"]) == ("", "all")
+    assert row["ms_low"] <= row["ms"] == row["wall_ms"] <= row["ms_high"]
     with pytest.raises(Refused, match="fused kernels"):
         CompiledRunner.profile(object.__new__(CompiledRunner), {}, 1)
 

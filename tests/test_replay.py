@@ -144,6 +144,28 @@ def test_frontier_finds_the_fastest_that_meets_a_goal_and_not_the_first(table: T
     assert min(costs) <= 1.05 * min(passing)
 
 
+@pytest.mark.parametrize(("told", "first"), [(True, "openvino"), (False, "onnxruntime")])
+def test_frontier_believes_a_whole_call_more_than_the_sum_of_its_nodes(told: bool, first: str) -> None:
+    """A profiler costs time at every node: OpenVINO's INT8 adds up to more than ONNX Runtime's, and is faster."""
+    ms = {("onnxruntime", 0): (9.0, 8.6), ("openvino", 0): (8.6, 7.8)}
+    ms |= {("onnxruntime", 1): (5.8, 4.8), ("openvino", 1): (6.0, 3.3)}
+    search = plugin("strategies", "frontier").search(
+        Space(Open("static_int8", samples=10), backends=["onnxruntime", "openvino"]), Goal(max_drop=0.01, absolute=True)
+    )
+    asked = next(search)
+    while not isinstance(asked, Recipe):
+        answer: Any = Unanswered("no")
+        if asked.kind == "facts":
+            answer = ModelFacts("x", layers=("0.x", "1.x"), blocks=2)
+        elif isinstance(asked, Costs):
+            total, wall = ms[asked.recipe.backend.name, len(asked.recipe.steps)]
+            answer = [
+                {"layer": name, "ms": total / 2, **({"wall_ms": wall} if told else {})} for name in ("0.x", "1.x")
+            ]
+        asked = search.send(answer)
+    assert (asked.backend.name, len(asked.steps)) == (first, 1)
+
+
 def test_frontier_walks_the_ranking_by_bisection_not_one_by_one() -> None:
     """Sixteen layers; the goal is met from nine kept ones on."""
     layers = tuple(f"{i}.x" for i in range(16))

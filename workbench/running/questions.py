@@ -75,7 +75,7 @@ def compute(question: Question, bench: Bench, tell: Tell) -> Rows:
 
         runner = bench.open(question.recipe)
         try:
-            return list(cost_rows(runner, example_batch(bench.task, question.recipe), CALLS))
+            return cost_rows(runner, example_batch(bench.task, question.recipe), CALLS, whole=True)
         finally:
             runner.close()
     if isinstance(question, Peek):

@@ -17,7 +17,7 @@ import numpy as np
 from workbench.backends.base import NodeTime, Runner, collate
 from workbench.compress import compress
 from workbench.draft import Batch
-from workbench.errors import DataError
+from workbench.errors import DataError, Refused
 from workbench.measure.estimate import bootstrap
 from workbench.recipe import Recipe
 from workbench.tasks.base import Task
@@ -53,8 +53,11 @@ def example_batch(task: Task, recipe: Recipe) -> Batch:
     return collate(examples, backend.sequence, task.pad())
 
 
-def cost_rows(runner: Runner, batch: Batch, calls: int) -> list[dict[str, Any]]:
-    """The rows of `cost` as plain data; each has the median of a call without the profiler as `wall_ms`."""
+def cost_rows(runner: Runner, batch: Batch, calls: int, *, whole: bool = False) -> list[dict[str, Any]]:
+    """The rows of `cost` as plain data; each has the median of a call without the profiler as `wall_ms`.
+
+    A runtime that does not tell raises `Refused`, or, where the `whole` is good enough, gives one row for it.
+    """
     for _ in range(_WARM_UP):
         runner(batch)
     walls = []
@@ -62,9 +65,15 @@ def cost_rows(runner: Runner, batch: Batch, calls: int) -> list[dict[str, Any]]:
         began = time.perf_counter()
         runner(batch)
         walls.append((time.perf_counter() - began) * 1e3)
-    precision = runner.effect().layers
-    grouped = by_layer(runner.profile(batch, calls), list(precision))
-    wall = float(np.median(walls))
+    precision, wall = runner.effect().layers, float(np.median(walls))
+    try:
+        grouped = by_layer(runner.profile(batch, calls), list(precision))
+    except Refused:
+        if not whole:
+            raise
+        middle = bootstrap(np.array(walls), lambda a: np.median(a, axis=-1), unit="ms")
+        numbers = {"ms": middle.value, "ms_low": middle.low, "ms_high": middle.high}
+        return [{"layer": "", "kind": "all", "precision": "", **numbers, "wall_ms": wall}]
     found = []
     for (layer, kind), ms in grouped.items():
         middle = bootstrap(ms, lambda a: np.median(a, axis=-1), unit="ms")

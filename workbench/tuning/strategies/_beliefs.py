@@ -8,7 +8,7 @@ Gaussian process for what does not add up. Left out: how drop and cost depend on
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,20 +27,23 @@ from workbench.tuning.strategies._session import precision_step
 
 #: The least that is taken for the allowed drop when drops are put on one scale, in points of the metric.
 _LEAST_DROP = 0.002
-#: Doubt of a cost that was measured, that a look was seen to take, and that was added up from layers, as shares of it.
+#: Doubt of a cost that was measured, that some calls or a look were seen to take, and that was added up from layers, as
+#: shares of it.
 _MEASURED, _SEEN, _ADDED = 0.03, 0.12, 0.3
 
 
 @dataclass
 class Beliefs:
-    """Over `recipes`, which are fixed; `ms` holds milliseconds by layer (and by what is none) of plain recipes by id,
-    `scores` the sensitivity of each layer. `score` is the baseline's once it is known."""
+    """Over `recipes`, which are fixed; `ms` holds milliseconds by layer (and by what is none) by runtime and precision,
+    `scores` the sensitivity of each layer; of the `walls` among them whole calls were timed. `score` is the baseline's
+    once it is known."""
 
     recipes: Sequence[Recipe]
     goal: Goal
     layers: Sequence[str]
     scores: Mapping[str, float]
     ms: Mapping[tuple[str, str], Mapping[str, float]]
+    walls: Collection[tuple[str, str]] = ()
     trials: dict[int, tuple[float, float]] = field(default_factory=dict)
     looks: dict[int, Row] = field(default_factory=dict)
     score: float = 1.0
@@ -55,6 +58,8 @@ class Beliefs:
         # Until a trial says what that is of the baseline's, the slowest is taken to be as slow as it.
         usual = float(np.median(known)) if len(known) else 0.0
         self._prior = np.where(np.isfinite(self._prior), self._prior, usual) - (known.max() if len(known) else 0.0)
+        plain = [i for i, r in enumerate(self.recipes) if r.keep == self.recipes[0].keep and _only_precise(r)]
+        self._timed = [i for i in plain if self._key(self.recipes[i]) in self.walls]
         self._untouched = [i for i, r in enumerate(self.recipes) if not r.steps]
         backends = sorted({repr(r.backend) for r in self.recipes})
         self._runtime = np.array([[repr(r.backend) == name for name in backends] for r in self.recipes], dtype=float)
@@ -96,25 +101,29 @@ class Beliefs:
     def costs(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the logarithm of every recipe's cost (of its negative inverse, a throughput).
 
-        The time that looks took counts too where latency is the cost, less what it is off by on each runtime: looks run
-        over the data's own lengths.
+        Where latency is the cost, calls that were timed before any trial count too: they are what is believed
+        beforehand, and little can be wrong with it. So does the time that looks took, less what it is off by on each
+        runtime: looks run over the data's own lengths.
         """
-        timed = self.goal.minimise in ("latency", "latency_p90")
-        seen = {i: r["ratio"] for i, r in self.looks.items() if timed and r.get("ratio") and i not in self.trials}
-        if not self.trials and not seen:
+        latency = self.goal.minimise in ("latency", "latency_p90")
+        seen = {i: r["ratio"] for i, r in self.looks.items() if latency and r.get("ratio") and i not in self.trials}
+        timed = [i for i in self._timed if latency and i not in self.trials]
+        if not self.trials and not seen and not timed:
             return self._prior, np.full(len(self.recipes), _ADDED)
         tried, looked = list(self.trials), list(seen)
         measured = np.array([self._positive(self.trials[i][1]) for i in tried] + [seen[i] for i in looked])
-        where = tried + looked
-        y = np.log(np.maximum(measured, 1e-9)) - self._prior[where]
-        centre = float(np.median(y[: len(tried)] if tried else y))
-        noise = np.array([_MEASURED] * len(tried) + [_SEEN] * len(looked))
+        y = np.log(np.maximum(measured, 1e-9)) - self._prior[tried + looked]
+        known = y[: len(tried)] if tried else y
+        centre = float(np.median(known)) if tried or not timed else 0.0
+        y = np.concatenate([y - centre, np.zeros(len(timed))])
+        noise = np.array([_MEASURED] * len(tried) + [_SEEN] * (len(looked) + len(timed)))
+        where = tried + looked + timed
         # One more slope for each runtime, which only looks have: what they are off by.
         by_look = np.zeros_like(self._runtime[where])
-        by_look[len(tried) :] = 3.0 * self._runtime[looked]
+        by_look[len(tried) : len(tried) + len(looked)] = 3.0 * self._runtime[looked]
         x = np.column_stack([self._x[where], by_look])
         every = np.column_stack([self._x, np.zeros_like(self._runtime)])
-        mean, deviation = self._regress(x, y - centre, noise, every, smooth=0.05, linear=0.1)
+        mean, deviation = self._regress(x, y, noise, every, smooth=0.05, linear=0.1)
         return self._prior + centre + mean, deviation
 
     def promise(self) -> np.ndarray:
@@ -160,16 +169,22 @@ class Beliefs:
         total = sum(self.scores.values())
         return sum(s for name, s in self.scores.items() if name not in kept) / total if total > 0 else 1.0
 
+    def _key(self, recipe: Recipe) -> tuple[str, str]:
+        return repr(recipe.backend), repr(precision_step(recipe))
+
     def _added_up(self, recipe: Recipe, kept: frozenset[str]) -> float:
         """Logarithm of the milliseconds that the layers' own add up to, kept ones at their uncompressed cost; NaN
         where they are not known. What changes the module is left for the trials to tell."""
-        step = precision_step(recipe)
-        own = self.ms.get((repr(recipe.backend), repr(step)))
+        step, own = precision_step(recipe), self.ms.get(self._key(recipe))
         if own is None:
             return math.nan
         plain = self.ms.get((repr(recipe.backend), repr(None)), own)
         total = sum(plain.get(name, ms) if step and name in kept else ms for name, ms in own.items())
         return math.log(total) if total > 0 else math.nan
+
+
+def _only_precise(recipe: Recipe) -> bool:
+    return all(step.precisions for step in recipe.steps) and not recipe.minutes()
 
 
 def _resolved(recipe: Recipe, layers: Sequence[str]) -> frozenset[str]:

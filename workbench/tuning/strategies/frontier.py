@@ -55,7 +55,7 @@ class Frontier(Strategy):
 
     samples: int = knob(128, low=1, high=100_000, unit="examples", help="examples of the scan")
     examples: int = knob(256, low=8, high=100_000, unit="examples", help="examples of a first look")
-    profiles: int = knob(12, low=0, high=1000, help="most recipes that are profiled by layer beforehand")
+    profiles: int = knob(24, low=0, high=1000, help="most recipes that are profiled by layer beforehand")
     looks: int = knob(4, low=0, high=100, unit="looks", help="most looks for each full evaluation")
 
     def search(self, space: Space, goal: Goal) -> Search:
@@ -66,10 +66,10 @@ class Frontier(Strategy):
         if not plain:
             yield from session.rest()
             return
-        ms = yield from _profile(plain, self.profiles)
+        ms, walls = yield from _profile(plain, self.profiles)
         scores = yield from self._scan(session, plain)
         order = _order(scores, ms, session.layers)
-        beliefs = Beliefs(_candidates(space, session, plain, order), goal, session.layers, scores, ms)
+        beliefs = Beliefs(_candidates(space, session, plain, order), goal, session.layers, scores, ms, walls)
         if self.looks:
             yield from self._bisect(session, beliefs, plain, order)
             yield from self._one_at_a_time(beliefs)
@@ -215,9 +215,13 @@ def _plain(space: Space, session: Session, seed: int) -> list[Recipe]:
     return [r for r in every if r.keep == own and not (session.facts and r.refusal(session.facts))]
 
 
-def _profile(plain: list[Recipe], most: int) -> Generator[Recipe | Question, Any, dict[tuple[str, str], Layers]]:
-    """Milliseconds by layer for each runtime and precision, of the recipes that do nothing else."""
+def _profile(
+    plain: list[Recipe], most: int
+) -> Generator[Recipe | Question, Any, tuple[dict[tuple[str, str], Layers], set[tuple[str, str]]]]:
+    """Milliseconds by layer for each runtime and precision, of the recipes that do nothing else; and those of them of
+    which a whole call was timed as well, to which the layers then add up."""
     found: dict[tuple[str, str], Layers] = {}
+    walls: set[tuple[str, str]] = set()
     alone = [r for r in plain if all(step.precisions for step in r.steps) and not r.minutes()]
     # What a kept layer costs is known from the uncompressed model, whether that is in the space or not.
     bare = [Recipe(backend=recipe.backend, keep=recipe.keep) for recipe in alone]
@@ -229,8 +233,17 @@ def _profile(plain: list[Recipe], most: int) -> Generator[Recipe | Question, Any
         for row in answer:
             if row.get("ms") is not None:
                 ms[str(row["layer"])] = ms.get(str(row["layer"]), 0.0) + row["ms"]
-        found[repr(recipe.backend), repr(precision_step(recipe))] = ms
-    return found
+        key, wall, total = (
+            (repr(recipe.backend), repr(precision_step(recipe))),
+            answer[0].get("wall_ms"),
+            sum(ms.values()),
+        )
+        if wall and total:
+            # A profiler costs time at every node, and quantized graphs have the more of them.
+            ms = {name: one * wall / total for name, one in ms.items()}
+            walls.add(key)
+        found[key] = ms
+    return found, walls
 
 
 def _order(scores: Layers, ms: dict[tuple[str, str], Layers], layers: tuple[str, ...]) -> list[str]:
