@@ -101,6 +101,17 @@ def test_code_of_a_trial_is_python_that_gives_the_trial(tmp_path: Path) -> None:
     assert again.number == trial.number == 0
 
 
+def test_export_takes_a_number_or_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Study(tmp_path / "s", FakeTask()).run(Recipe(backend=Fake()))
+    asked: list[int] = []
+    monkeypatch.setattr(Study, "export", lambda self, number, folder: asked.append(number) or folder)
+    for word in ("best", "0"):
+        done = workbench("export", word, "out", "--study", str(tmp_path / "s"), cwd=tmp_path)
+        assert done.stdout == "out\n", done.stderr
+    assert asked == [0, 0]
+    assert "a number, or best" in refusal("export", "fastest", "out", "--study", "s", cwd=tmp_path)
+
+
 def test_run_takes_a_recipe_as_python(tmp_path: Path) -> None:
     Study(tmp_path / "s", FakeTask())
     done = workbench("run", "Recipe(Spoil(count=4), backend=Fake())", "--study", str(tmp_path / "s"), "--json")

@@ -83,7 +83,8 @@ def workbench(line: str, cwd: Path) -> str:
     if words[0] == "export":
         study = words[words.index("--study") + 1] if "--study" in words else "runs/demo"
         shown = run(sys.executable, "-m", "workbench", "front", "--study", study, "--all", "--json", cwd=cwd)
-        words[1] = str([t["number"] for t in json.loads(shown)["trials"] if t["state"] == "complete"][-1])
+        if words[1] != "best":
+            words[1] = str([t["number"] for t in json.loads(shown)["trials"] if t["state"] == "complete"][-1])
         words[2] += f"-{study.rpartition('/')[2]}"
     return run(sys.executable, "-m", "workbench", *words, cwd=cwd)
 

@@ -183,14 +183,17 @@ def report(study: StudyOption = Path("runs/demo"), out: Annotated[Path, typer.Op
 
 @app.command()
 def export(
-    number: Annotated[int, typer.Argument(help="Number of the trial.")],
+    trial: Annotated[str, typer.Argument(help="Number of the trial, or best.")],
     out: Annotated[Path, typer.Argument(help="New folder.")],
     study: StudyOption = Path("runs/demo"),
 ) -> None:
-    """Write a trial's model as a folder that runs on its own. Example: workbench export 5 my-fast-model"""
+    """Write a trial's model as a folder that runs on its own. Example: workbench export best my-fast-model"""
     from workbench.study import Study
 
-    typer.echo(Study(study).export(number, out))
+    opened = Study(study)
+    if trial != "best" and not trial.isdecimal():
+        raise UserError(f"{trial!r} is no trial.", allowed="a number, or best", do="see workbench front --all")
+    typer.echo(opened.export(opened.best().number if trial == "best" else int(trial), out))
 
 
 @app.command()
