@@ -106,9 +106,9 @@ def _tree_row(
         "share": None if math.isnan(share) else share,
         "share_text": "" if math.isnan(share) else f"{100 * share:.1f} %",
         "time_share": ms / whole if whole and not math.isnan(ms) else None,
-        "ms_text": amount(ms, "ms"),
+        "ms_text": "" if math.isnan(ms) else f"{ms:.2g} ms" if ms < 1 else amount(ms, "ms"),
         "score_share": max(score, 0.0) / most if most > 0 and not math.isnan(score) else None,
-        "score_text": "" if math.isnan(score) else f"{score:.3g}",
+        "score_text": "" if math.isnan(score) else f"{score:.2g}",
     }
 
 

@@ -297,6 +297,7 @@ class Compare(Adapter):
             return
         frame = layer_delta(profiles[first], profiles[other])
         text = frame.map(lambda cell: cell if isinstance(cell, str) else f"{cell:.3f}".replace("nan", "–"))
+        text["delta"] = [f"{one:+.3f}".replace("-", "−") for one in frame["delta"]]
         text.columns = ["Layer", f"#{first} (ms)", f"#{other} (ms)", "Difference (ms)"]
         shown = wide(table(text, css="wb-table wb-facts"), "Milliseconds by layer")
         self.delta.value = join([tag("p", TIMES, class_="wb-note"), shown, csv_link(frame, "layers")])

@@ -131,7 +131,10 @@ def numbers_html(found: LayerHistogram, number: int | None) -> Markup:
         rows.append(row | ({"Different values": f"{facts['distinct']:,.0f}"} if "distinct" in facts else {}))
     title = f"{found.what.capitalize()} of the layer"
     parts = [tag("p", tag("b", found.layer)), wide(table(pd.DataFrame(rows)), title)]
-    if found.noise_db is not None:
+    if found.noise_db is not None and found.noise_db < 0:
+        # Noise that is larger than the signal is no rounding.
+        parts.append(tag("p", "These weights were scaled or trained, not only rounded.", class_="wb-note"))
+    elif found.noise_db is not None:
         parts.append(tag("p", f"Signal to noise of the compressed weights: {found.noise_db:.1f} dB."))
     elif len(found.facts) == 1 and number:
         parts.append(

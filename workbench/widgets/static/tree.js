@@ -1,11 +1,11 @@
 // A model as a tree of rows: parts fold, layers are chosen. Every text is set as text, so no name can become markup.
 const COLUMNS = [
   ["Part", "part"],
-  ["Precision in effect", "precision"],
+  ["Precision", "precision"],
   ["Inputs → outputs", "width"],
   ["Parameters", "parameters"],
   ["Zeros", "sparsity"],
-  ["Share of MACs", "share"],
+  ["MACs", "share"],
 ];
 // Columns that stand where there is something to say.
 const EXTRA = [
