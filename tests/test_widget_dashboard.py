@@ -16,7 +16,8 @@ from workbench.running.scans import Scans
 from workbench.running.status import Status
 from workbench.studies import StudyRow
 from workbench.widgets import study_browser
-from workbench.widgets.dashboard import Dashboard, everything
+from workbench.widgets.base import everything
+from workbench.widgets.dashboard import Dashboard
 from workbench.widgets.part import Part
 from workbench.widgets.views import Chosen, Views
 

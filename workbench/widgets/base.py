@@ -7,13 +7,16 @@ plain properties that need no browser is wigglystuff's. Left out: layout, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import ipywidgets as ipw
 import traitlets
 
 from workbench.plots.markup import Markup, tag
+
+#: Traits of widgets that change while a page loads.
+_CHANGING = {"value", "children", "description", "disabled", "index", "_options_labels", "figure", "rows", "layout"}
 
 
 class Adapter(ipw.VBox):
@@ -83,3 +86,16 @@ def heading(text: str) -> ipw.HTML:
 def code_html(code: str) -> Markup:
     """Code that one click selects."""
     return tag("pre", tag("code", code), class_="wb-pre")
+
+
+def everything(widget: Any) -> Iterator[Any]:
+    """A widget and all that are in it."""
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from everything(child)
+
+
+def bring_up_to_date(widget: Any) -> None:
+    """Send all of a widget's changing state once more, to a page that was not there when it was sent."""
+    for one in everything(widget):
+        one.send_state(set(one.keys) & _CHANGING)

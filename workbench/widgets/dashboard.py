@@ -10,7 +10,7 @@ stands. Left out: several studies at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import traitlets
 from workbench.errors import UserError
 from workbench.plots.markup import Markup, join, tag
 from workbench.study import Study, make_task, studies
-from workbench.widgets.base import heading, html, styled
+from workbench.widgets.base import bring_up_to_date, heading, html, styled
 from workbench.widgets.data_picker import DataPicker
 from workbench.widgets.error_panel import ErrorPanel
 from workbench.widgets.model_picker import ModelPicker
@@ -37,15 +37,6 @@ from workbench.widgets.views import Chosen, Views
 from workbench.widgets.watcher import Snapshot, Watcher
 
 _TITLE = tag("h2", "Compression workbench")
-#: Traits of widgets that change while a page loads.
-_CHANGING = {"value", "children", "description", "disabled", "index", "_options_labels", "figure", "rows", "layout"}
-
-
-def everything(widget: Any) -> Iterator[Any]:
-    """A widget and all that are in it."""
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from everything(child)
 
 
 class Dashboard(ipw.VBox):
@@ -179,8 +170,7 @@ class Dashboard(ipw.VBox):
         """Open what is asked for and begin to watch, when the page is there; a page that comes later is brought up to
         date, because what changed while it loaded is lost to it."""
         if self._begun:
-            for widget in everything(self):
-                widget.send_state(set(widget.keys) & _CHANGING)
+            bring_up_to_date(self)
             return
         self._begun = True
         wanted = self._wanted or self.page.asked_for("study")
