@@ -303,10 +303,7 @@ class Dashboard(ipw.VBox):
         about = ("embedded demo", "the demo's own") if named == "demo" else (named, str(data.get("data", "")))
         for name, text in zip(("model", "data"), about, strict=True):
             self.parts[name].about = Path(text).name or "none yet"
-        builder = self.builder
-        ticked = [sum(tick.value for tick in ticks.values()) for ticks in (builder.techniques, builder.backends)]
-        words = "{} techniques, {} runtimes".format(*ticked)
-        self.parts["recipe"].about = words if builder.value is not None else "nothing to run"
+        self.parts["recipe"].about = self.builder.in_short()
 
     def _open_named(self) -> None:
         self.open_study(self.name.value.strip())

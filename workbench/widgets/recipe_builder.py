@@ -107,6 +107,11 @@ class RecipeBuilder(Adapter):
         self._show_groups()
         self._assign()
 
+    def in_short(self) -> str:
+        """What is ticked, in a few words."""
+        ticked = [sum(tick.value for tick in ticks.values()) for ticks in (self.techniques, self.backends)]
+        return "{} techniques, {} runtimes".format(*ticked) if self.value is not None else "nothing to run"
+
     def task_options(self) -> dict[str, Any]:
         """What the task has to know of the runtimes' settings: it cuts its texts to the same length."""
         sequence = changed(Backend.knobs(), self.workload).get("sequence")
