@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -88,7 +89,7 @@ def serve(
     models: Path = Path("."),
     preheat: bool = False,
 ) -> None:
-    """Serve until interrupted; models and data are taken from below `models`.
+    """Serve until interrupted or terminated, in a program's main thread; models and data are taken from below `models`.
 
     Raises `ResourceError` where the port is taken.
     """
@@ -99,6 +100,8 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="workbench-") as place:
         notebook = write_notebook(Path(place), studies, models)
         line = command(notebook, port=port, token=secret, dark=dark, public=public, preheat=preheat)
+        # Whoever ends this ends the server with it, as Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         process = subprocess.Popen(line, env=environment(notebook))
         typer.echo(f"Dashboard: {address}  (studies in {studies}; Ctrl-C ends it, sweeps go on)")
         if public:
