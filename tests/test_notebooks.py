@@ -194,7 +194,7 @@ SAID = {
     "00_quickstart": "fp32 · eager",
     "09_deploy": '"same_labels": true',
     "10_bring_your_own": "static_int8 · onnxruntime",
-    "11_extend": "clip_weights → static_int8",
+    "11_extend": "clip_weights →",
 }
 
 
