@@ -379,3 +379,15 @@ def test_paths_outside_the_served_folder_are_refused(disk, tmp_path):
 def evaluate_root(made):
     names = {"Dashboard": lambda *args, **kwargs: Dashboard(*args, watch=False, **kwargs)}
     return eval(made.code, names)  # noqa: S307 - the law
+
+
+def test_a_page_that_comes_late_does_not_empty_what_is_typed(disk, tmp_path, monkeypatch):
+    made = Dashboard(tmp_path, watch=False)
+    sent = {}
+    monkeypatch.setattr(ipw.Widget, "send_state", lambda self, keys=None: sent.update({id(self): set(keys or ())}))
+    made._begin()
+    assert "value" not in sent[id(made.name)]
+    assert "value" in sent[id(made.title)]
+    made.name.value = "one"
+    made._begin()
+    assert "value" in sent[id(made.name)]

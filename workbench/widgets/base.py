@@ -96,6 +96,8 @@ def everything(widget: Any) -> Iterator[Any]:
 
 
 def bring_up_to_date(widget: Any) -> None:
-    """Send all of a widget's changing state once more, to a page that was not there when it was sent."""
+    """Send all of a widget's changing state once more, to a page that was not there when it was sent. What a person may
+    have begun to type meanwhile is left alone: an empty field has nothing to send."""
     for one in everything(widget):
-        one.send_state(set(one.keys) & _CHANGING)
+        empty = isinstance(one, ipw.Text | ipw.Textarea) and not one.value
+        one.send_state(set(one.keys) & (_CHANGING - {"value"} if empty else _CHANGING))
